@@ -1,0 +1,18 @@
+"""Fixtures that every room's tests share."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import tiny_bundle`
+
+from tiny_bundle import make_tiny_bundle
+
+from metro_ros.core.bundle import Bundle
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real bundle whose network finds a bright blob; see test/tiny_bundle.py."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
