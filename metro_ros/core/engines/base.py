@@ -1,0 +1,107 @@
+"""What every inference engine is: crops in, joints, vertices and camera out, checked on both sides."""
+
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from metro_ros.core.bundle import Bundle
+from metro_ros.core.errors import BundleError, EngineError
+
+Precision = Literal["fp32", "bf16"]
+OUTPUT_NAMES = ("joints", "vertices", "camera")
+CONFIDENCE_NAME = "confidence"
+
+
+class Output(NamedTuple):
+    """What the network says of N crops, float32. Metres, root-relative, axes as the manifest's camera_frame says."""
+
+    joints: npt.NDArray[np.float32]
+    """(N, J, 3)"""
+    vertices: npt.NDArray[np.float32]
+    """(N, V, 3), the finest level"""
+    camera: npt.NDArray[np.float32]
+    """(N, 3): s, tx, ty of the weak perspective into the crop, u = s·(x + tx)"""
+    confidence: npt.NDArray[np.float32] | None
+    """(N, J) in [0, 1], where the model has it"""
+
+
+class Engine(ABC):
+    """A loaded network. Not for use by several threads at once."""
+
+    name: str
+    precision: Precision
+
+    def __init__(self, bundle: Bundle, precision: Precision) -> None:
+        self.precision = precision
+        self._crop_size = bundle.manifest.crop.size
+
+    def infer(self, crops: npt.NDArray[np.uint8]) -> Output:
+        """Run the network on crops uint8 (N, S, S, 3) RGB.
+
+        Raises EngineError when the crops have another type or shape, or when anything comes back that is not finite;
+        the engine stays usable.
+        """
+        size = self._crop_size
+        if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or not len(crops):
+            raise EngineError(
+                "crops for the network", expected=f"uint8 (N, {size}, {size}, 3)", got=f"{crops.dtype} {crops.shape}"
+            )
+        output = self._run(np.ascontiguousarray(crops))
+        if not all(np.isfinite(array).all() for array in output if array is not None):
+            raise EngineError(
+                f"{self.name} ({self.precision}) returned numbers that are not finite",
+                expected="finite joints, vertices and camera",
+                got="NaN or infinity",
+                remedy="try precision fp32, or another engine; metro-ros doctor lists them",
+            )
+        return output
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the network's memory back; the engine cannot be used after that."""
+
+    @abstractmethod
+    def _run(self, crops: npt.NDArray[np.uint8]) -> Output:
+        """Infer without checks."""
+
+
+def check_model(engine: Engine, bundle: Bundle) -> None:
+    """Run a grey crop once. Raises BundleError unless the outputs have the manifest's shapes and are finite."""
+    size, joints = bundle.manifest.crop.size, len(bundle.skeleton)
+    output = engine._run(np.full((1, size, size, 3), 127, np.uint8))
+    expected = {
+        "joints": (1, joints, 3),
+        "vertices": (1, bundle.levels[-1], 3),
+        "camera": (1, 3),
+        CONFIDENCE_NAME: (1, joints),
+    }
+    for name, shape in expected.items():
+        array = getattr(output, name)
+        if array is None and name == CONFIDENCE_NAME:
+            continue
+        if array.shape != shape or array.dtype != np.float32:
+            raise BundleError(
+                f"output {name} of {bundle.model_path}",
+                expected=f"float32 {shape}, by the manifest",
+                got=f"{array.dtype} {array.shape}",
+                remedy="write the bundle again with python -m training.export",
+            )
+        if not np.isfinite(array).all():
+            raise BundleError(
+                f"the network in {bundle.model_path} is broken",
+                expected=f"finite {name} for a grey image",
+                got="NaN or infinity",
+                remedy="its weights are not finite: export them again from a healthy checkpoint",
+            )
+
+
+def missing_output(bundle: Bundle, names: list[str]) -> BundleError:
+    """The error for a graph whose outputs are not those of a bundle."""
+    return BundleError(
+        f"outputs of {bundle.model_path}",
+        expected=f"{', '.join(OUTPUT_NAMES)} and optionally {CONFIDENCE_NAME}",
+        got=", ".join(names),
+        remedy="write the bundle again with python -m training.export",
+    )
