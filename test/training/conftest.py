@@ -1,0 +1,28 @@
+"""Small networks for every test of training."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from tiny_network import make_mesh, scramble, small_config
+
+from training.build import MetroConfig, build
+from training.mesh_spec import MeshSpec
+from training.network import Metro
+
+
+@pytest.fixture
+def mesh() -> MeshSpec:
+    return make_mesh()
+
+
+@pytest.fixture
+def small_network(mesh: MeshSpec) -> Callable[..., tuple[Metro, MetroConfig]]:
+    """Make the eval network of a shrunk preset, and its config."""
+
+    def make(kind: str, hidden: tuple[int, ...] = (16, 8)) -> tuple[Metro, MetroConfig]:
+        torch.manual_seed(3)
+        config = small_config(kind, hidden)
+        return scramble(build(config, mesh)), config
+
+    return make

@@ -1,0 +1,49 @@
+"""Folding changes the arithmetic, not the function."""
+
+import pytest
+import torch
+
+from training.build import count_parameters
+from training.folding import FoldedMetro
+
+
+@pytest.mark.parametrize("kind", ["default", "paper_body", "paper_hand"])
+@pytest.mark.parametrize("hidden", [(8,), (16, 8), (32, 16, 24)])
+def test_folded_network_is_the_same_function(small_network, kind: str, hidden: tuple[int, ...]) -> None:
+    """In float64, where nothing but a mistake is larger than 1e-9."""
+    metro = small_network(kind, hidden)[0].double()
+    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        whole, folded = metro(images), FoldedMetro(metro)(images)
+    assert (whole.joints[0] - whole.joints[1]).abs().max() > 1e-3, "the image must matter for this to mean anything"
+    for ours, theirs in (
+        (folded.joints, whole.joints),
+        (folded.vertices, whole.vertices[-1]),
+        (folded.camera, whole.camera),
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    if kind == "default":
+        torch.testing.assert_close(folded.confidence, whole.confidence.sigmoid(), rtol=1e-9, atol=1e-9)
+    else:
+        assert folded.confidence is None
+
+
+def test_folded_network_has_no_batch_norm_left(small_network) -> None:
+    metro, _ = small_network("paper_body")
+    folded = FoldedMetro(metro)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in metro.modules())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+
+
+def test_folding_leaves_the_network_alone(small_network) -> None:
+    metro, _ = small_network("default")
+    before = {key: value.clone() for key, value in metro.state_dict().items()}
+    folded = FoldedMetro(metro)
+    assert count_parameters(folded) < count_parameters(metro)
+    assert all(torch.equal(before[key], value) for key, value in metro.state_dict().items())
+
+
+def test_a_network_in_training_is_refused(small_network) -> None:
+    metro, _ = small_network("default")
+    with pytest.raises(ValueError, match="eval"):
+        FoldedMetro(metro.train())

@@ -1,0 +1,121 @@
+"""Image backbones, and SmallNet: the default one, small enough to train and to run on two CPU cores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Features(NamedTuple):
+    """What a backbone sees in a crop.
+
+    Attributes:
+        image: (N, C, h, w) feature map, or (N, C) when pooled.
+        heatmaps: (N, J, H, W) logits, one map per joint, or None.
+        mask: (N, 1, H, W) logits of the person's silhouette, or None.
+        surface: (N, 3, H, W) template coordinates of the visible surface, metres, or None.
+    """
+
+    image: Tensor
+    heatmaps: Tensor | None = None
+    mask: Tensor | None = None
+    surface: Tensor | None = None
+
+
+class Backbone(nn.Module):
+    """(N, 3, S, S) normalised images -> Features.
+
+    Attributes:
+        out_channels: C of Features.image.
+        stride: S / h of the map.
+    """
+
+    out_channels: int
+    stride: int
+
+    def __call__(self, images: Tensor) -> Features:
+        return super().__call__(images)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (ResNet's basic block; HRNet's branches use the same names)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        skip = x if self.downsample is None else self.downsample(x)
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        return F.relu(self.bn2(self.conv2(y)) + skip, inplace=True)
+
+
+class SmallNet(Backbone):
+    """A residual CNN that keeps resolution: an 8x8 map for the tokens, dense 32x32 heads for what is visible (S = 128).
+
+    The stem halves the image twice; stage i works at stride 4, 8, 16. A light feature pyramid brings the coarse stages
+    back to stride 4, where one 1x1 convolution predicts joint heatmaps, the mask and surface coordinates. Strided
+    convolutions and nearest upsampling only: no pooling that drops position, no transposed convolution.
+    """
+
+    def __init__(
+        self, *, joints: int, stem_channels: int, channels: tuple[int, ...], blocks: tuple[int, ...], pyramid: int
+    ) -> None:
+        super().__init__()
+        self.joints = joints
+        self.out_channels = channels[-1]
+        self.stride = 4 * 2 ** (len(channels) - 1)
+        self.stem = nn.Sequential(*_conv_bn_relu(3, stem_channels), *_conv_bn_relu(stem_channels, channels[0]))
+        before = (channels[0], *channels[:-1])
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                BasicBlock(before[i], width, stride=1 if i == 0 else 2),
+                *(BasicBlock(width, width) for _ in range(count - 1)),
+            )
+            for i, (width, count) in enumerate(zip(channels, blocks, strict=True))
+        )
+        self.laterals = nn.ModuleList(nn.Conv2d(width, pyramid, 1) for width in channels)
+        self.smooth = nn.Sequential(nn.Conv2d(pyramid, pyramid, 3, 1, 1, bias=False), nn.BatchNorm2d(pyramid))
+        self.dense_head = nn.Conv2d(pyramid, joints + 4, 1)
+        self._initialise()
+
+    def forward(self, images: Tensor) -> Features:
+        """images (N, 3, S, S) normalised -> Features with all its parts; maps are S/16 (image) and S/4 (dense)."""
+        x = self.stem(images)
+        maps = []
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        dense = self.dense_head(self._pyramid(maps))
+        return Features(x, dense[:, : self.joints], dense[:, self.joints : self.joints + 1], dense[:, -3:])
+
+    def _pyramid(self, maps: list[Tensor]) -> Tensor:
+        top = self.laterals[-1](maps[-1])
+        for lateral, finer in zip(reversed(self.laterals[:-1]), reversed(maps[:-1]), strict=True):
+            top = lateral(finer) + F.interpolate(top, scale_factor=2.0, mode="nearest")
+        return F.relu(self.smooth(top), inplace=True)
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, BasicBlock):
+                nn.init.zeros_(module.bn2.weight)  # every block starts as its shortcut
+        nn.init.normal_(self.dense_head.weight, std=0.01)
+        if self.dense_head.bias is not None:
+            nn.init.zeros_(self.dense_head.bias)
+
+
+def _conv_bn_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(in_channels, channels, 3, 2, 1, bias=False)
+    return conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)

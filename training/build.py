@@ -1,0 +1,252 @@
+"""The composition root: one frozen config, every number visible, one network out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from metro_ros.core.errors import ConfigError
+from training.backbone import SmallNet
+from training.heads import KeypointHead
+from training.hrnet import HRNet
+from training.mesh_spec import MeshSpec
+from training.network import CameraSource, Metro
+from training.transformer import TransformerBlock
+
+
+@dataclass(frozen=True, slots=True)
+class SmallNetConfig:
+    """See backbone.SmallNet. Strides 4, 8, 16."""
+
+    stem_channels: int = 32
+    channels: tuple[int, ...] = (32, 96, 192)
+    blocks: tuple[int, ...] = (2, 2, 2)
+    pyramid: int = 48
+
+
+@dataclass(frozen=True, slots=True)
+class HRNetConfig:
+    """See hrnet.HRNet. Stride 32."""
+
+    width: int = 64
+    pooled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BlockConfig:
+    """One transformer block."""
+
+    hidden: int
+    feed_forward: int
+    out_features: int
+    layers: int = 4
+    heads: int = 4
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class MetroConfig:
+    """Everything that shapes a network, but the mesh.
+
+    Attributes:
+        image_size: S, crop side in pixels.
+        backbone: which one, and its widths.
+        blocks: transformer blocks, the last with out_features 3.
+        keypoints: give every token the keypoints and confidences of the backbone's heatmaps.
+        camera, camera_hidden: see network.CameraSource.
+        position_rows: rows of the position table; None for as many as there are tokens (512 in the original files).
+        mask_ratio: the most that masked vertex modelling hides in training.
+        train_upsampling: per step, whether it is learned.
+        layer_norm_eps: 1e-12 in the original (0 in FP16: keep LayerNorm in FP32).
+        init_std: of linear weights and position tables inside the blocks.
+    """
+
+    name: str
+    image_size: int
+    backbone: SmallNetConfig | HRNetConfig
+    blocks: tuple[BlockConfig, ...]
+    keypoints: bool
+    camera: CameraSource
+    camera_hidden: int
+    position_rows: int | None
+    mask_ratio: float
+    train_upsampling: tuple[bool, ...]
+    layer_norm_eps: float
+    init_std: float
+
+    def __post_init__(self) -> None:
+        if not self.blocks or self.blocks[-1].out_features != 3:
+            raise ConfigError("network blocks", expected="the last one to have out_features 3", got=self.blocks)
+        if self.camera == "keypoints" and not self.keypoints:
+            raise ConfigError("network camera", expected="keypoints=True for camera 'keypoints'", got=self.keypoints)
+        if self.keypoints and not isinstance(self.backbone, SmallNetConfig):
+            raise ConfigError("network keypoints", expected="a backbone with heatmaps", got=self.backbone)
+
+
+def default() -> MetroConfig:
+    """The network this project trains: 0.3 GMAC at 128 pixels, so that two CPU cores train and run it.
+
+    Chosen by milliseconds: forward and backward of 32 images take 0.69 s on two AVX2 cores; 48 channels at stride 4
+    would take 0.82 s, and three layers a block 0.09 s more. Heads stay 32 wide: narrower ones cost time for nothing.
+    The blocks are the paper's at an eighth of its width; init_std is its 0.02 at width 1024 scaled to these. The second
+    upsampling stays at the least-squares fit of the body model: 15 M numbers that hold no image knowledge.
+    """
+    return MetroConfig(
+        name="default",
+        image_size=128,
+        backbone=SmallNetConfig(),
+        blocks=(
+            BlockConfig(hidden=128, feed_forward=512, out_features=64, layers=2, heads=4, dropout=0.0),
+            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=2, heads=2, dropout=0.0),
+            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=2, heads=1, dropout=0.0),
+        ),
+        keypoints=True,
+        camera="keypoints",
+        camera_hidden=0,
+        position_rows=None,
+        mask_ratio=0.3,
+        train_upsampling=(True, False),
+        layer_norm_eps=1e-12,
+        init_std=0.05,
+    )
+
+
+def paper_body() -> MetroConfig:
+    """The paper's body network (METRO, HRNet-W64): 183 M parameters in use, 56 GMAC."""
+    return MetroConfig(
+        name="paper_body",
+        image_size=224,
+        backbone=HRNetConfig(width=64, pooled=False),
+        blocks=(
+            BlockConfig(hidden=1024, feed_forward=3072, out_features=512),
+            BlockConfig(hidden=256, feed_forward=3072, out_features=128),
+            BlockConfig(hidden=128, feed_forward=3072, out_features=3),
+        ),
+        keypoints=False,
+        camera="coarse",
+        camera_hidden=250,
+        position_rows=512,
+        mask_ratio=0.3,
+        train_upsampling=(True, True),
+        layer_norm_eps=1e-12,
+        init_std=0.02,
+    )
+
+
+def paper_hand() -> MetroConfig:
+    """The paper's hand network: one pooled image vector for all tokens, the camera from all tokens, no masking."""
+    return MetroConfig(
+        name="paper_hand",
+        image_size=224,
+        backbone=HRNetConfig(width=64, pooled=True),
+        blocks=(
+            BlockConfig(hidden=1024, feed_forward=4096, out_features=512),
+            BlockConfig(hidden=256, feed_forward=1024, out_features=128),
+            BlockConfig(hidden=64, feed_forward=256, out_features=3),
+        ),
+        keypoints=False,
+        camera="tokens",
+        camera_hidden=150,
+        position_rows=512,
+        mask_ratio=0.0,
+        train_upsampling=(True,),
+        layer_norm_eps=1e-12,
+        init_std=0.02,
+    )
+
+
+PRESETS = {"default": default, "paper_body": paper_body, "paper_hand": paper_hand}
+
+
+BACKBONES: dict[str, type[SmallNetConfig] | type[HRNetConfig]] = {"smallnet": SmallNetConfig, "hrnet": HRNetConfig}
+
+
+def config_to_dict(config: MetroConfig) -> dict[str, Any]:
+    """Plain containers and numbers, for a checkpoint; `config_from_dict` reads back an equal config."""
+    kind = next(kind for kind, cls in BACKBONES.items() if isinstance(config.backbone, cls))
+    return {**asdict(config), "backbone": {"kind": kind, **asdict(config.backbone)}}
+
+
+def config_from_dict(fields: Mapping[str, Any]) -> MetroConfig:
+    """Inverse of `config_to_dict`. Raises ConfigError when fields are missing or unknown."""
+    try:
+        backbone = dict(fields["backbone"])
+        kind = BACKBONES[backbone.pop("kind")]
+        blocks = tuple(BlockConfig(**block) for block in fields["blocks"])
+        return MetroConfig(**{**fields, "backbone": kind(**backbone), "blocks": blocks})
+    except (KeyError, TypeError) as error:
+        raise ConfigError("network config", expected="the fields of MetroConfig", got=repr(error)) from error
+
+
+def build(config: MetroConfig, mesh: MeshSpec) -> Metro:
+    """The network of `config` for `mesh`, randomly initialised, in training mode.
+
+    Raises:
+        ConfigError: the config and the mesh do not fit.
+    """
+    if len(config.train_upsampling) != len(mesh.level_sizes) - 1:
+        expected = f"{len(mesh.level_sizes) - 1} values for levels {mesh.level_sizes}"
+        raise ConfigError("train_upsampling", expected=expected, got=config.train_upsampling)
+    backbone = _build_backbone(config, mesh)
+    if config.image_size % backbone.stride:
+        raise ConfigError("image_size", expected=f"a multiple of {backbone.stride}", got=config.image_size)
+    keypoint_head = None
+    if config.keypoints:
+        keypoint_head = KeypointHead(joints=mesh.joint_count, image_channels=backbone.out_channels)
+    in_features = 3 + backbone.out_channels + (3 * mesh.joint_count if config.keypoints else 0)
+    return Metro(
+        mesh=mesh,
+        backbone=backbone,
+        grid_cells=None if _is_pooled(config) else (config.image_size // backbone.stride) ** 2,
+        keypoint_head=keypoint_head,
+        blocks=_build_blocks(config, in_features, mesh.token_count),
+        camera=config.camera,
+        camera_hidden=config.camera_hidden,
+        train_upsampling=config.train_upsampling,
+    )
+
+
+def _is_pooled(config: MetroConfig) -> bool:
+    return isinstance(config.backbone, HRNetConfig) and config.backbone.pooled
+
+
+def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> SmallNet | HRNet:
+    spec = config.backbone
+    if isinstance(spec, HRNetConfig):
+        return HRNet(width=spec.width, pooled=spec.pooled)
+    return SmallNet(
+        joints=mesh.joint_count,
+        stem_channels=spec.stem_channels,
+        channels=spec.channels,
+        blocks=spec.blocks,
+        pyramid=spec.pyramid,
+    )
+
+
+def _build_blocks(config: MetroConfig, in_features: int, tokens: int) -> list[TransformerBlock]:
+    blocks = []
+    for block in config.blocks:
+        blocks.append(
+            TransformerBlock(
+                in_features=in_features,
+                hidden=block.hidden,
+                feed_forward=block.feed_forward,
+                out_features=block.out_features,
+                layers=block.layers,
+                heads=block.heads,
+                position_rows=tokens if config.position_rows is None else config.position_rows,
+                dropout=block.dropout,
+                layer_norm_eps=config.layer_norm_eps,
+                init_std=config.init_std,
+            )
+        )
+        in_features = block.out_features
+    return blocks
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Numbers an optimiser could change, frozen ones included."""
+    return sum(parameter.numel() for parameter in module.parameters())

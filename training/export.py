@@ -1,0 +1,245 @@
+"""A trained network becomes a bundle: fold, export to ONNX, compare with torch, and only then write.
+
+python -m training.export --checkpoint CKPT --output DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from metro_ros.core.bundle import Bundle, CropSpec, write_bundle
+from metro_ros.core.errors import ConfigError, MetroError
+from metro_ros.core.manifest import CameraFrame
+from training.build import MetroConfig
+from training.checkpoint import load_checkpoint
+from training.folding import FoldedMetro
+from training.mesh_spec import MeshSpec
+from training.network import Metro
+from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+
+OPSET = 18
+"""17 brought LayerNormalization; 18 is what torch's exporter writes without a conversion."""
+TOLERANCE = 1e-4
+"""Largest difference from torch: metres; for the camera relative to its size; for confidence a probability."""
+
+
+class ExportError(MetroError):
+    """The exported model is not the network it was made from."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleInfo:
+    """What a manifest says that the network does not know.
+
+    Attributes:
+        name: of the model.
+        camera_frame: axes of the outputs, `crop_ray` or `camera`.
+        padding: side of a training crop over the person's extent.
+        weights_licence, body_licence: for the manifest.
+        origin: who made it from what; measured: what it scored, on what. Free-form, JSON.
+    """
+
+    name: str = "metro-anny"
+    camera_frame: CameraFrame = "crop_ray"
+    padding: float = 1.2
+    weights_licence: str = "Apache-2.0"
+    body_licence: str = "Anny: code Apache-2.0, data CC0-1.0"
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> BundleInfo:
+        """From a checkpoint's record. Raises ConfigError on unknown fields."""
+        unknown = set(fields) - {known.name for known in dataclasses.fields(cls)}
+        if unknown:
+            raise ConfigError("bundle fields", expected="the fields of BundleInfo", got=", ".join(sorted(unknown)))
+        return cls(**fields)
+
+
+class ExportGraph(nn.Module):
+    """uint8 (N, S, S, 3) RGB -> joints, vertices, camera and, where the network has one, confidence."""
+
+    def __init__(self, folded: FoldedMetro) -> None:
+        super().__init__()
+        self.normalize = Normalize()
+        self.folded = folded
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value for value in self.folded(self.normalize(image)) if value is not None)
+
+
+def export_bundle(metro: Metro, config: MetroConfig, info: BundleInfo, output: str | Path) -> Bundle:
+    """Write the bundle of a network in eval mode to `output` and return it as the core loads it.
+
+    Raises:
+        ExportError: ONNX Runtime and torch differ by more than TOLERANCE; nothing is written.
+        ConfigError: the mesh spec lacks what a bundle holds.
+    """
+    mesh = mesh_arrays(metro.mesh)
+    model = export_onnx(FoldedMetro(metro), config.image_size)
+    differences = check_against_torch(model, metro, probe_crops(config.image_size))
+    fields = manifest_fields(metro.mesh, config, info)
+    fields["origin"] = {**fields["origin"], "largest_difference_onnx_torch": differences}
+    return write_bundle(output, fields, model, mesh)
+
+
+def export_onnx(folded: FoldedMetro, image_size: int) -> bytes:
+    """A folded network as a serialised ONNX model, N dynamic."""
+    graph = ExportGraph(folded).eval()
+    names = ["joints", "vertices", "camera"] + (["confidence"] if folded.keypoint_head is not None else [])
+    crops = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+    # The exporter reports its progress and its own deprecations; neither is the user's business.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph,
+            (crops,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=names,
+            dynamic_shapes={"image": {0: torch.export.Dim("N")}},
+        )
+    if program is None:
+        raise ExportError("torch's ONNX exporter returned nothing")
+    model = program.model_proto
+    del program, graph  # a paper-sized network is 0.7 GB, and every stage of the exporter holds it once
+    return _strip(model).SerializeToString()
+
+
+def check_against_torch(
+    model: bytes, metro: Metro, crops: npt.NDArray[np.uint8], tolerance: float = TOLERANCE
+) -> dict[str, float]:
+    """Run ONNX Runtime and the unfolded network in eager torch on the same crops.
+
+    Args:
+        crops: (N, S, S, 3) uint8 RGB; run as one crop and then the rest, so that a fixed N cannot pass.
+
+    Returns:
+        The largest difference of each output.
+
+    Raises:
+        ExportError: one is above `tolerance` or not finite.
+    """
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    differences = dict.fromkeys(names, 0.0)
+    for part in (crops[:1], crops[1:]):
+        with torch.no_grad():
+            output = metro(Normalize()(torch.from_numpy(part)))
+        expected = {"joints": output.joints, "vertices": output.vertices[-1], "camera": output.camera}
+        if output.confidence is not None:
+            expected["confidence"] = output.confidence.sigmoid()
+        for name, got in zip(names, session.run(names, {"image": part}), strict=True):
+            want = expected[name].numpy()
+            difference = np.abs(got - want)
+            if name == "camera":
+                difference = difference / np.maximum(1.0, np.abs(want))
+            # NaN compares false with everything: let it through max and catch it below.
+            differences[name] = float(np.maximum(differences[name], difference.max()))
+    for name, largest in differences.items():
+        if not largest <= tolerance:
+            raise ExportError(
+                f"the ONNX model disagrees with torch in {name}", expected=f"at most {tolerance:g}", got=f"{largest:g}"
+            )
+    return differences
+
+
+def probe_crops(size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """(7, size, size, 3) uint8 crops that a wrong image path cannot answer alike: noise, extremes, ramps, edges."""
+    random = np.random.default_rng(seed)
+    across, down = np.meshgrid(np.linspace(0, 255, size), np.linspace(0, 255, size))
+    disc = np.where(np.hypot(across - 127, down - 80) < 50, 230, 20)
+    crops = np.stack(
+        [
+            random.integers(0, 256, (size, size, 3)),
+            np.zeros((size, size, 3)),
+            np.full((size, size, 3), 255),
+            np.stack([across, down, 255 - across], axis=2),
+            np.stack([down, np.full_like(down, 90), across], axis=2),
+            np.stack([disc, disc, 255 - disc], axis=2),
+            np.where(random.random((size, size, 1)) < 0.02, 255, np.stack([across, across, down], axis=2)),
+        ]
+    )
+    return crops.astype(np.uint8)
+
+
+def manifest_fields(mesh: MeshSpec, config: MetroConfig, info: BundleInfo) -> dict[str, Any]:
+    """What write_bundle asks for."""
+    crop = CropSpec(size=config.image_size, padding=info.padding, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    return {
+        "name": info.name,
+        "licence": {"weights": info.weights_licence, "body_model": info.body_licence},
+        "origin": {"network": config.name, "mesh": mesh.name, **info.origin},
+        "measured": dict(info.measured),
+        "crop": dataclasses.asdict(crop),
+        "joints": {"names": list(mesh.joint_names), "parents": list(mesh.joint_parents)},
+        "camera": {"model": "weak_perspective", "frame": info.camera_frame},
+    }
+
+
+def mesh_arrays(mesh: MeshSpec) -> dict[str, npt.NDArray]:
+    """The arrays of mesh.npz. Raises ConfigError when the spec lacks one."""
+    if not mesh.faces or not mesh.rows or mesh.template is None or mesh.joint_regressor is None:
+        raise ConfigError(
+            f"mesh {mesh.name} cannot be written into a bundle", expected="faces, rows, template and joint regressor"
+        )
+    return {
+        **{f"faces_{level}": faces for level, faces in enumerate(mesh.faces)},
+        **{f"rows_{level}": rows for level, rows in enumerate(mesh.rows)},
+        "template": mesh.template,
+        "joint_regressor": mesh.joint_regressor,
+    }
+
+
+def _strip(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's traces: they name files of the machine, and weigh megabytes."""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    return model
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code: 0, or 2 with one line of explanation."""
+    parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__.splitlines()[0])
+    parser.add_argument("--checkpoint", type=Path, required=True, help="file written by training")
+    parser.add_argument("--output", type=Path, required=True, help="directory of the bundle; replaced whole")
+    options = parser.parse_args(arguments)
+    try:
+        metro, config, fields = load_checkpoint(options.checkpoint)
+        bundle = export_bundle(metro, config, BundleInfo.from_dict(fields), options.output)
+    except MetroError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    differences = bundle.manifest.origin["largest_difference_onnx_torch"]
+    agreement = ", ".join(f"{name} within {value:.1e}" for name, value in differences.items())
+    print(f"{options.output}: agrees with torch, {agreement}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

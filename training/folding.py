@@ -1,0 +1,215 @@
+"""Exact folding: the same function as an eval Metro with a fraction of its arithmetic and parameters.
+
+Everything between the transformer encoders is linear, so with x the tokens, h_i the output of encoder i and M, B
+matrices, what every later stage needs is
+
+    e_k = M_k x + sum over i < k of B_ki h_i + constant        embedding of block k (k = 0 .. K-1)
+    out = M_K x + sum over i < K of B_Ki h_i + constant        joints and coarse vertices
+
+Hence: the M_k are stacked into one matrix, applied to the few grid cells before these are mixed into tokens; template,
+biases and position tables become one constant; each encoder is followed by one stacked matrix; the upsamplings become
+one matrix and so do the camera's linear layers. Products are formed in float64 and rounded once.
+
+Each batch norm goes into the convolution before it.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from training.heads import fit_camera
+from training.network import Metro, global_vector
+from training.transformer import EncoderLayer
+
+
+class FoldedOutput(NamedTuple):
+    """joints (N, J, 3), vertices (N, V, 3) of the finest level, camera (N, 3), confidence (N, J) in [0, 1] or None."""
+
+    joints: Tensor
+    vertices: Tensor
+    camera: Tensor
+    confidence: Tensor | None
+
+
+class FoldedMetro(nn.Module):
+    """A trained Metro for inference only. Built from a Metro in eval mode; heads and feed-forwards are shared.
+
+    Raises:
+        ValueError: the network is in training mode (its batch norms and dropouts would not be constants).
+    """
+
+    project_image: Tensor
+    project_global: Tensor
+    token_mix: Tensor
+    constant: Tensor
+
+    @torch.no_grad()
+    def __init__(self, metro: Metro) -> None:
+        super().__init__()
+        if metro.training:
+            raise ValueError("fold a network in eval mode: call metro.eval() first")
+        self.joint_count = metro.mesh.joint_count
+        self.backbone = copy.deepcopy(metro.backbone)
+        _fold_batch_norms(self.backbone)
+        self.keypoint_head = metro.keypoint_head
+        self.encoders = nn.ModuleList(FoldedEncoder(block.bert.encoder.layer) for block in metro.blocks())
+        self.widths = [block.bert.img_embedding.out_features for block in metro.blocks()] + [3]
+        self._fold_tokens(metro)
+        self.camera_source = metro.camera_source
+        if metro.camera_source != "keypoints":
+            self.camera = _fold_camera(metro)
+        self.upsample = _fold_upsampling(metro)
+        self.to(metro.template_tokens.dtype)
+
+    def forward(self, images: Tensor) -> FoldedOutput:
+        """images (N, 3, S, S), normalised."""
+        features = self.backbone(images)
+        keypoints = confidence = None
+        if self.keypoint_head is not None:
+            keypoints, confidence = self.keypoint_head(features.heatmaps, features.image)
+
+        stages = list(self._project(features.image, keypoints, confidence).split(self.widths, dim=2))
+        for k, encoder in enumerate(self.encoders):
+            encoded = encoder(stages[k])
+            later = self.spread[k](encoded).split(self.widths[k + 1 :], dim=2)
+            stages[k + 1 :] = [stage + part for stage, part in zip(stages[k + 1 :], later, strict=True)]
+
+        tokens = stages[-1]
+        joints, coarse = tokens[:, : self.joint_count], tokens[:, self.joint_count :]
+        if keypoints is not None and confidence is not None and self.camera_source == "keypoints":
+            camera = fit_camera(joints, keypoints, confidence)
+        else:
+            camera = self.camera((coarse if self.camera_source == "coarse" else tokens).flatten(1))
+        vertices = self.upsample(coarse.transpose(1, 2)).transpose(1, 2)
+        return FoldedOutput(joints, vertices, camera, None if confidence is None else confidence.sigmoid())
+
+    def _project(self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
+        """(N, T, sum of widths): M_0 x .. M_K x with all constants, for a map (N, C, h, w) or a vector (N, C)."""
+        if image.dim() == 2:
+            stages = (image @ self.project_image).unsqueeze(1)
+        else:
+            stages = self.token_mix @ (image.flatten(2).transpose(1, 2) @ self.project_image)
+        if keypoints is not None and confidence is not None:
+            stages = stages + (global_vector(keypoints, confidence) @ self.project_global).unsqueeze(1)
+        return stages + self.constant
+
+    def _fold_tokens(self, metro: Metro) -> None:
+        tokens, in_features = metro.mesh.token_count, metro.blocks()[0].residual.in_features
+        # The input of block k is carry @ x + offset + sum over i of from_encoder[i] @ h_i.
+        carry, offset = torch.eye(in_features, dtype=torch.float64), torch.zeros(in_features, dtype=torch.float64)
+        from_encoder: list[Tensor] = []
+        projections, constants = [], []
+        spread: list[list[Tensor]] = [[] for _ in metro.blocks()]
+        for block in metro.blocks():
+            embed, positions = block.bert.img_embedding, block.bert.position_embeddings.weight[:tokens].double()
+            weight = embed.weight.double()
+            projections.append(weight @ carry)
+            constants.append(weight @ offset + embed.bias.double() + positions)
+            for i, matrix in enumerate(from_encoder):
+                spread[i].append(weight @ matrix)
+            head, residual = block.cls_head, block.residual
+            weight = residual.weight.double()
+            from_encoder = [weight @ matrix for matrix in from_encoder] + [head.weight.double()]
+            offset = weight @ offset + residual.bias.double() + head.bias.double()
+            carry = weight @ carry
+        projections.append(carry)
+        constants.append(offset.expand(tokens, 3))
+        for i, matrix in enumerate(from_encoder):
+            spread[i].append(matrix)
+        self.spread = nn.ModuleList(_linear(torch.cat(matrices)) for matrices in spread)
+
+        projection, constant = torch.cat(projections), torch.cat(constants, dim=1)
+        image_end = 3 + metro.backbone.out_channels
+        template, image, seen = projection[:, :3], projection[:, 3:image_end], projection[:, image_end:]
+        constant = constant + metro.template_tokens.double() @ template.T
+        mixer = metro.conv_learn_tokens
+        if mixer is not None and mixer.bias is not None:
+            # One bias per token, the same for every channel.
+            constant = constant + mixer.bias.double()[:, None] * image.sum(dim=1)
+            self.register_buffer("token_mix", mixer.weight.detach().squeeze(2).clone())
+        self.register_buffer("project_image", image.T.contiguous())
+        self.register_buffer("project_global", seen.T.contiguous())
+        self.register_buffer("constant", constant)
+
+
+class FoldedEncoder(nn.Module):
+    """The layers of one block, with query, key and value as one matrix that also holds the 1 / sqrt(head width)."""
+
+    def __init__(self, layers: nn.ModuleList) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(FoldedLayer(layer) for layer in layers)  # type: ignore[arg-type]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return tokens
+
+
+class FoldedLayer(nn.Module):
+    """See transformer.EncoderLayer."""
+
+    def __init__(self, layer: EncoderLayer) -> None:
+        super().__init__()
+        attention = layer.attention.self
+        self.heads = attention.heads
+        scale = (attention.query.out_features / attention.heads) ** -0.5
+        scaled = [(attention.query, scale), (attention.key, 1.0), (attention.value, 1.0)]
+        self.query_key_value = _linear(
+            torch.cat([linear.weight.double() * factor for linear, factor in scaled]),
+            torch.cat([linear.bias.double() * factor for linear, factor in scaled]),
+        )
+        self.attention_output = layer.attention.output
+        self.intermediate = layer.intermediate
+        self.output = layer.output
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        query, key, value = (
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.query_key_value(tokens).chunk(3, dim=2)
+        )
+        context = (query @ key.transpose(2, 3)).softmax(dim=3) @ value
+        attended = self.attention_output(context.transpose(1, 2).flatten(2), tokens)
+        return self.output(self.intermediate(attended), attended)
+
+
+def _fold_camera(metro: Metro) -> nn.Linear:
+    """(N, 3 P) flattened points -> (N, 3): the three linear layers as one."""
+    first, second, third = metro.cam_param_fc, metro.cam_param_fc2, metro.cam_param_fc3
+    points = third.weight.double() @ second.weight.double()
+    weight = (points[:, :, None] * first.weight.double()).flatten(1)
+    bias = points.sum(dim=1) * first.bias.double() + third.weight.double() @ second.bias.double() + third.bias.double()
+    return _linear(weight, bias)
+
+
+def _fold_upsampling(metro: Metro) -> nn.Linear:
+    """Coarsest straight to finest."""
+    size = metro.mesh.level_sizes[0]
+    weight, bias = torch.eye(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    for linear in metro.upsamplings():
+        weight, bias = linear.weight.double() @ weight, linear.weight.double() @ bias + linear.bias.double()
+    return _linear(weight, bias)
+
+
+def _fold_batch_norms(module: nn.Module) -> None:
+    """In place: a batch norm becomes an Identity where it follows a convolution, as child or as `bn2` after `conv2`."""
+    previous: tuple[str, nn.Module] | None = None
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.BatchNorm2d) and previous is not None and isinstance(previous[1], nn.Conv2d):
+            setattr(module, previous[0], fuse_conv_bn_eval(previous[1], child))
+            setattr(module, name, nn.Identity())
+        else:
+            _fold_batch_norms(child)
+        previous = (name, child)
+
+
+def _linear(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
+    """A frozen linear layer with these values."""
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    linear.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        linear.bias = nn.Parameter(bias, requires_grad=False)
+    return linear

@@ -1,0 +1,177 @@
+"""METRO: a mesh from an image, by tokens of a template that attend to each other (arXiv 2012.09760, section 3)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from training.backbone import Backbone
+from training.heads import KeypointHead, fit_camera
+from training.masking import mask_tokens
+from training.mesh_spec import MeshSpec
+from training.transformer import TransformerBlock, repeat_over_batch
+
+CameraSource = Literal["coarse", "tokens", "keypoints"]
+"""Where (s, tx, ty) comes from: linear maps of the coarsest vertices (the paper's body) or of all tokens (its hand),
+or the closed-form fit of the joints to the keypoints."""
+
+
+class MetroOutput(NamedTuple):
+    """Metres, root-relative, x right, y down, z forward. Of fixed length: what a network lacks is None.
+
+    Attributes:
+        camera: (N, 3) weak perspective (s, tx, ty).
+        joints: (N, J, 3), the joint tokens.
+        vertices: per level (N, V_level, 3), coarsest first; None for levels that were not asked for.
+        keypoints: (N, J, 2) crop coordinates, or None.
+        confidence: (N, J) logits, or None.
+        heatmaps: (N, J, H, W) logits, or None.
+        mask: (N, 1, H, W) logits, or None.
+        surface: (N, 3, H, W) template coordinates, metres, or None.
+    """
+
+    camera: Tensor
+    joints: Tensor
+    vertices: tuple[Tensor | None, ...]
+    keypoints: Tensor | None
+    confidence: Tensor | None
+    heatmaps: Tensor | None
+    mask: Tensor | None
+    surface: Tensor | None
+
+
+class Metro(nn.Module):
+    """Backbone, tokens, transformer blocks, camera and upsampling, for any mesh spec.
+
+    Built by `training.build.build`, where every number is visible.
+
+    Args:
+        mesh: joints, levels and template.
+        backbone: (N, 3, S, S) -> Features.
+        grid_cells: h * w of the backbone's map, or None when it is pooled (then every token gets the same vector).
+        keypoint_head: reads the heatmaps; its keypoints and confidences are then given to every token, or None.
+        blocks: transformer blocks, the last with 3 output features.
+        camera: see CameraSource.
+        camera_hidden: width inside the linear camera.
+        train_upsampling: per step, whether the optimiser may change it.
+    """
+
+    template_tokens: Tensor
+    joint_regressor: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        mesh: MeshSpec,
+        backbone: Backbone,
+        grid_cells: int | None,
+        keypoint_head: KeypointHead | None,
+        blocks: list[TransformerBlock],
+        camera: CameraSource,
+        camera_hidden: int,
+        train_upsampling: tuple[bool, ...],
+    ) -> None:
+        super().__init__()
+        self.mesh = mesh
+        self.backbone = backbone
+        self.conv_learn_tokens = None if grid_cells is None else nn.Conv1d(grid_cells, mesh.token_count, 1)
+        self.keypoint_head = keypoint_head
+        self.trans_encoder = nn.ModuleList(blocks)
+        self.camera_source: CameraSource = camera
+        if camera != "keypoints":
+            points = mesh.level_sizes[0] if camera == "coarse" else mesh.token_count
+            self.cam_param_fc = nn.Linear(3, 1)
+            self.cam_param_fc2 = nn.Linear(points, camera_hidden)
+            self.cam_param_fc3 = nn.Linear(camera_hidden, 3)
+        self._upsampling_names: list[str] = []
+        for step, train in enumerate(train_upsampling):
+            self._add_upsampling(step, train)
+        self.register_buffer("template_tokens", torch.from_numpy(mesh.template_tokens), persistent=False)
+        regressor = None if mesh.joint_regressor is None else torch.from_numpy(mesh.joint_regressor)
+        self.register_buffer("joint_regressor", regressor, persistent=False)
+
+    def forward(self, images: Tensor, token_mask: Tensor | None = None, levels: int | None = None) -> MetroOutput:
+        """One pass over a batch of crops.
+
+        Args:
+            images: (N, 3, S, S) float32, RGB, normalised.
+            token_mask: (N, T, 1), 0 where a token is hidden (masked vertex modelling), or None.
+            levels: how many mesh levels to compute, coarsest first; None for all.
+        """
+        features = self.backbone(images)
+        keypoints = confidence = None
+        if self.keypoint_head is not None:
+            keypoints, confidence = self.keypoint_head(features.heatmaps, features.image)
+
+        tokens = self.tokens(features.image, keypoints, confidence)
+        if token_mask is not None:
+            tokens = mask_tokens(tokens, token_mask)
+        for block in self.blocks():
+            tokens = block(tokens)
+
+        joints, coarse = tokens[:, : self.mesh.joint_count], tokens[:, self.mesh.joint_count :]
+        return MetroOutput(
+            self.camera(tokens, keypoints, confidence), joints, self.upsample(coarse, levels),
+            keypoints, confidence, features.heatmaps, features.mask, features.surface,
+        )  # fmt: skip
+
+    def tokens(self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
+        """(N, T, in_features): template xyz first, then image features, then what the keypoint head saw."""
+        if self.conv_learn_tokens is None:
+            per_token = image.unsqueeze(1).expand(-1, self.mesh.token_count, -1)
+        else:
+            per_token = self.conv_learn_tokens(image.flatten(2).transpose(1, 2))
+        parts = [repeat_over_batch(self.template_tokens, image), per_token]
+        if keypoints is not None and confidence is not None:
+            seen = global_vector(keypoints, confidence)
+            parts.append(seen.unsqueeze(1).expand(-1, self.mesh.token_count, -1))
+        return torch.cat(parts, dim=2)
+
+    def camera(self, tokens: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
+        """(N, 3) from the final tokens (N, T, 3)."""
+        if keypoints is not None and confidence is not None and self.camera_source == "keypoints":
+            return fit_camera(tokens[:, : self.mesh.joint_count], keypoints, confidence)
+        points = tokens[:, self.mesh.joint_count :] if self.camera_source == "coarse" else tokens
+        return self.cam_param_fc3(self.cam_param_fc2(self.cam_param_fc(points).squeeze(2)))
+
+    def upsample(self, coarse: Tensor, levels: int | None = None) -> tuple[Tensor | None, ...]:
+        """Coarsest vertices (N, V_0, 3) -> one tensor per level, None beyond `levels`. Linear over the vertex axis."""
+        wanted = len(self.mesh.level_sizes) if levels is None else levels
+        vertices: list[Tensor | None] = [coarse]
+        for level, linear in enumerate(self.upsamplings(), start=1):
+            coarse = linear(coarse.transpose(1, 2)).transpose(1, 2) if level < wanted else coarse
+            vertices.append(coarse if level < wanted else None)
+        return tuple(vertices)
+
+    def blocks(self) -> list[TransformerBlock]:
+        """The transformer blocks, widest first."""
+        return list(self.trans_encoder)  # type: ignore[arg-type]
+
+    def upsamplings(self) -> list[nn.Linear]:
+        """The linear maps between levels, coarsest first."""
+        return [self.get_submodule(name) for name in self._upsampling_names]  # type: ignore[misc]
+
+    def regress_joints(self, vertices: Tensor) -> Tensor:
+        """Joints (N, J, 3) from the finest mesh (N, V, 3), by the mesh's regressor."""
+        if self.joint_regressor is None:
+            raise ValueError(f"mesh {self.mesh.name} has no joint regressor")
+        return self.joint_regressor @ vertices
+
+    def _add_upsampling(self, step: int, train: bool) -> None:
+        """`upsampling`, `upsampling2`, ...: from the mesh's matrix where there is one, else PyTorch's default start."""
+        linear = nn.Linear(self.mesh.level_sizes[step], self.mesh.level_sizes[step + 1])
+        if self.mesh.upsampling:
+            with torch.no_grad():
+                linear.weight.copy_(torch.from_numpy(self.mesh.upsampling[step]))
+                linear.bias.zero_()
+        linear.requires_grad_(train)
+        name = "upsampling" if step == 0 else f"upsampling{step + 1}"
+        self._upsampling_names.append(name)
+        self.add_module(name, linear)
+
+
+def global_vector(keypoints: Tensor, confidence: Tensor) -> Tensor:
+    """(N, 3 J): keypoints (N, J, 2) then probabilities, flattened; what every token knows of the picture's 2D."""
+    return torch.cat([keypoints.flatten(1), confidence.sigmoid()], dim=1)
