@@ -1,0 +1,191 @@
+"""Synthetic images: the picture and the truth must say the same."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bodies import make_bank, make_body_mesh, make_recording
+
+from metro_ros.core.clip import load_clip
+from metro_ros.core.errors import ConfigError, SourceError
+from training.body import BodyBank
+from training.mesh_spec import MeshSpec
+from training.motion import Motion, retarget
+from training.synth.__main__ import choose
+from training.synth.clips import ClipConfig, write_clips
+from training.synth.poses import PoseConfig, PoseSampler
+from training.synth.render import rasterise
+from training.synth.samples import Sample, SampleConfig, SampleMaker
+from training.synth.shards import FIELDS, open_shards, write_shards
+from training.synth.stage import vertex_normals
+from training.synth.views import ViewConfig, sample_view
+
+BANK = make_bank()
+MESH = make_body_mesh(BANK)
+
+
+def _motions() -> list[Motion]:
+    motions = []
+    for seed in (0, 1):
+        positions, names, _ = make_recording(seed=seed)
+        motions.append(retarget((positions * [1, -1, -1]).astype(np.float32), names, BANK, f"01_0{seed}"))
+    return motions
+
+
+MOTIONS = _motions()
+EASY = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.0, occluded=0.0, rooms=2)
+
+
+def _maker(config: SampleConfig = EASY, bank: BodyBank = BANK, mesh: MeshSpec = MESH) -> SampleMaker:
+    return SampleMaker(bank, mesh, MOTIONS, 0, config)
+
+
+def test_the_rasteriser_agrees_with_the_pinhole() -> None:
+    matrix = np.array([[300.0, 0, 40.3], [0, 320.0, 70.9], [0, 0, 1]])
+    corners = np.array([[20.5, 30.5], [61.5, 30.5], [61.5, 52.5], [20.5, 52.5]])  # between pixels 20|21 and 61|62
+    rays = (corners - matrix[:2, 2]) / [300.0, 320.0]
+    vertices = np.column_stack([rays * 2.5, np.full(4, 2.5)]).astype(np.float32)
+    faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
+    image, covered = rasterise(vertices, faces, np.full((4, 3), 0.25, np.float32), matrix, 96, 128)
+    rows, columns = np.nonzero(covered)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (31, 52, 21, 61)
+    np.testing.assert_allclose(image[covered], 0.25, atol=1e-3)
+
+
+def test_the_nearer_surface_hides_the_farther() -> None:
+    matrix = np.array([[50.0, 0, 31.5], [0, 50.0, 31.5], [0, 0, 1]])
+    square = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]], np.float32)
+    vertices = np.concatenate([np.add(square, (0, 0, 4)), np.add(square, (0, 0, 3))]).astype(np.float32)
+    faces = np.array([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]], np.int32)
+    colours = np.repeat(np.array([[1, 0, 0], [0, 1, 0]], np.float32), 4, axis=0)
+    image, _ = rasterise(vertices, faces, colours, matrix, 64, 64)
+    np.testing.assert_allclose(image[32, 32], [0, 1, 0], atol=1e-3)
+
+
+def test_normals_point_outward() -> None:
+    cube = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
+    hull = np.array([[0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5], [0, 4, 5], [0, 5, 1], [2, 3, 7], [2, 7, 6],
+                     [0, 2, 6], [0, 6, 4], [1, 5, 7], [1, 7, 3]], np.int32)  # fmt: skip
+    assert (np.sum(vertex_normals(cube, hull) * cube, axis=1) > 1.0).all()
+
+
+def test_views_put_the_hips_where_they_say() -> None:
+    rng = np.random.default_rng(0)
+    config = ViewConfig(roll_deg=0.0)
+    for _ in range(50):
+        view = sample_view(rng, config, stature=1.7, hip_height=0.9)
+        column, row = view.camera.project(view.root[None])[0]
+        assert 0.1 * 640 - 1 <= column <= 0.9 * 640 and 0.35 * 480 - 1 <= row <= 0.7 * 480
+        world = view.camera_from_world.T @ view.root
+        if abs(world[1]) < 0.65 * np.linalg.norm(view.root):  # unless the tilt was limited
+            assert 0.4 - 0.9 - 1e-6 <= world[1] <= 2.3 - 0.9 + 1e-6  # the camera's height over the hips
+
+
+def test_a_sample_is_consistent() -> None:
+    """What is drawn, where keypoints are and what the joints are, in one geometry."""
+    maker, rng = _maker(), np.random.default_rng(3)
+    for _ in range(10):
+        sample = maker.sample(rng)
+        assert sample.image.shape == (128, 128, 3) and sample.image.dtype == np.uint8
+        np.testing.assert_allclose(sample.joints[:2].mean(axis=0), 0.0, atol=1e-5)
+        # Turned into the ray's frame the crop is a camera of its own: two joints fix scale, the third must agree.
+        for index in np.flatnonzero(sample.visible):
+            u, v = sample.keypoints[index]
+            column, row = int((u + 1) / 2 * 32), int((v + 1) / 2 * 32)
+            near = sample.mask[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+            assert near.max() > 0.3
+        seen = sample.mask > 0.5
+        if seen.any():
+            shown = sample.surface[:, seen]
+            low, high = MESH.template.min(axis=0) - 1e-3, MESH.template.max(axis=0) + 1e-3
+            assert ((shown >= low[:, None]) & (shown <= high[:, None])).all()
+
+
+def test_joints_project_onto_keypoints_in_the_ray_frame() -> None:
+    maker, rng = _maker(), np.random.default_rng(5)
+    posed, view = maker._place(rng, 1, MOTIONS[0].rotations[3])
+    sample = maker._photograph(rng, posed, view)
+    # A camera along the ray through the crop's centre sees the joints at keypoints, up to one scale: find the depth.
+    truth = sample.keypoints
+    errors = []
+    for depth in np.linspace(0.5, 20, 400):
+        seen = sample.joints[:, :2] / (sample.joints[:, 2:] + depth)
+        seen, wanted = seen - seen[0], truth - truth[0]
+        scale = (seen * wanted).sum() / (seen * seen).sum()
+        errors.append(np.abs(scale * seen - wanted).max())
+    assert min(errors) < 0.05
+
+
+def test_empty_rooms_hold_nobody() -> None:
+    sample = _maker(dataclasses.replace(EASY, no_person=1.0)).sample(np.random.default_rng(0))
+    assert sample.person == 0.0 and not sample.mask.any() and not sample.visible.any()
+    assert sample.image.std() > 0
+
+
+def test_the_same_seed_gives_the_same_sample() -> None:
+    first, second, third = (_maker().sample(np.random.default_rng(seed)) for seed in (4, 4, 5))
+    for name in FIELDS:
+        assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert not np.array_equal(first.image, third.image)
+
+
+def test_sampled_poses_are_rotations_and_undisturbed_ones_are_recorded() -> None:
+    rng = np.random.default_rng(0)
+    wild = PoseSampler(BANK, MOTIONS, PoseConfig(recombine=1.0, sample_arm=1.0, disturb=1.0))
+    for _ in range(20):
+        world = wild.sample(rng)
+        np.testing.assert_allclose(world @ world.transpose(0, 2, 1), np.broadcast_to(np.eye(3), world.shape), atol=1e-4)
+        np.testing.assert_allclose(np.linalg.det(world), 1.0, atol=1e-4)
+    still = PoseSampler(BANK, MOTIONS, PoseConfig(recombine=0.0, sample_arm=0.0, disturb=0.0))
+    frames = np.concatenate([motion.rotations for motion in MOTIONS])
+    assert (np.abs(frames - still.sample(rng)).max(axis=(1, 2, 3)) == 0).any()
+
+
+def test_shards_round_trip_and_are_kept(tmp_path: Path) -> None:
+    write_shards(_maker(), tmp_path, seed=7, count=5, size=3)
+    shards = open_shards(tmp_path)
+    assert [len(shard["image"]) for shard in shards] == [3, 3]
+    again: Sample = _maker().sample(np.random.default_rng([7, 0]))
+    assert np.array_equal(shards[0]["image"][0], again.image)
+    np.testing.assert_allclose(shards[0]["middle"][0], again.middle, atol=2e-3)
+    stamp = (tmp_path / "7_00000" / "image.npy").stat().st_mtime_ns
+    write_shards(_maker(), tmp_path, seed=7, count=5, size=3)
+    assert (tmp_path / "7_00000" / "image.npy").stat().st_mtime_ns == stamp
+
+
+def test_no_shards_is_said(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="no training shards"):
+        open_shards(tmp_path)
+
+
+def test_clips_show_their_truth(tmp_path: Path) -> None:
+    config = ClipConfig(frames=6, view=ViewConfig(width=160, height=120, person_share=(0.4, 0.7)))
+    write_clips(BANK, MESH, MOTIONS, 2, 3, tmp_path, config)
+    for name in ("clip_0000", "clip_0001"):
+        clip = load_clip(tmp_path / name)
+        frames = list(clip.frames())
+        assert len(clip) == len(frames) == 6
+        assert json.loads((tmp_path / name / "meta.json").read_text())["motion"] in ("01_00", "01_01")
+        # Somebody moves, the room does not: what changes between frames lies around the projected body.
+        change = np.abs(frames[0].astype(int) - frames[-1]).max(axis=2) > 60
+        pixels = np.concatenate([clip.camera.project(clip.vertices(frame)) for frame in (0, 5)])
+        around = cv2.dilate(_hull(pixels, change.shape), np.ones((25, 25), np.uint8)) > 0
+        assert not (change & ~around).sum() > 0.2 * max(1, change.sum())
+
+
+def _hull(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    mask = np.zeros(shape, np.uint8)
+    cv2.fillConvexPoly(mask, cv2.convexHull(np.round(pixels).astype(np.int32)), 255)
+    return mask
+
+
+def test_recordings_are_chosen_by_name() -> None:
+    assert [motion.name for motion in choose(MOTIONS, "", "01_00")] == ["01_01"]
+    assert [motion.name for motion in choose(MOTIONS, "01_00", "")] == ["01_00"]
+    with pytest.raises(ConfigError, match="unknown recordings"):
+        choose(MOTIONS, "99_99", "")
+    with pytest.raises(ConfigError, match="no recording is left"):
+        choose(MOTIONS, "01_00", "01_00")

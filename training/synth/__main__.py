@@ -1,0 +1,92 @@
+"""Make labelled images from motion capture.
+
+python -m training.synth --motions FILE.npz --clips N --seed S --out DIR     labelled clips, to evaluate on
+python -m training.synth --motions FILE.npz --crops N --seed S --out DIR     training crops, for training.train
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import cv2
+
+from metro_ros.core.errors import ConfigError, MetroError
+from training.anny_spec import load_anny_spec
+from training.body import TRAINING_BANK, load_body_bank
+from training.motion import Motion, load_motions, mirror
+from training.synth.clips import ClipConfig, write_clips
+from training.synth.samples import SampleConfig, SampleMaker
+from training.synth.shards import write_shards
+
+CLIP_BANK = (48, 77)
+"""People in clips come from a bank of their own, so that nobody is both trained and evaluated on."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m training.synth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--motions", type=Path, required=True, help=".npz of joint positions (see training.motion)")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--clips", type=int, help="how many labelled clips")
+    what.add_argument("--crops", type=int, help="how many training crops, in shards of 500")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--frames", type=int, default=ClipConfig().frames, help="most frames a clip (%(default)s)")
+    parser.add_argument("--only", default="", help="comma-separated recordings to use")
+    parser.add_argument("--exclude", default="", help="comma-separated recordings to leave out")
+    parser.add_argument("--unseen-people", action="store_true", help="crops of the people in clips, for validation")
+    parser.add_argument("--first-shard", type=int, default=0, help="so that several processes can share a folder")
+    parser.add_argument("--cache", type=Path, help="where bodies and mesh spec are kept (default ~/.cache/metro_ros)")
+    return parser
+
+
+def choose(motions: list[Motion], only: str, exclude: str) -> list[Motion]:
+    """The recordings that two comma-separated lists leave. Raises ConfigError on unknown names or when none is left."""
+    wanted, unwanted = ({name for name in text.split(",") if name} for text in (only, exclude))
+    unknown = (wanted | unwanted) - {motion.name for motion in motions}
+    if unknown:
+        names = ", ".join(motion.name for motion in motions)
+        raise ConfigError("unknown recordings", expected=names, got=", ".join(sorted(unknown)))
+    left = [motion for motion in motions if motion.name not in unwanted and (not wanted or motion.name in wanted)]
+    if not left:
+        raise ConfigError("no recording is left", expected="at least one", got="none")
+    return left
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    cv2.setNumThreads(1)
+    count = options.clips if options.clips is not None else options.crops
+    try:
+        if count < 1 or options.frames < 1:
+            raise ConfigError("nothing to make", expected="at least one clip, crop and frame", got=str(count))
+        training_bank = load_body_bank(*TRAINING_BANK, options.cache)
+        every = load_motions(options.motions, training_bank)
+        mesh = load_anny_spec(training_bank, every, options.cache)
+        motions = choose(every, options.only, options.exclude)
+        began = time.monotonic()
+        if options.crops is not None:
+            bank = load_body_bank(*CLIP_BANK, options.cache) if options.unseen_people else training_bank
+            both = [*motions, *(mirror(motion, bank) for motion in motions)]
+            maker = SampleMaker(bank, mesh, both, options.seed, SampleConfig())
+            write_shards(maker, options.out, options.seed, count, first=options.first_shard)
+            print(f"{count / (time.monotonic() - began):.0f} crops a second, one process")
+        else:
+            bank = load_body_bank(*CLIP_BANK, options.cache)
+            write_clips(bank, mesh, motions, count, options.seed, options.out, ClipConfig(frames=options.frames))
+    except MetroError as error:
+        print(f"synth: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("synth: interrupted; what is whole is kept, the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

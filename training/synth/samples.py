@@ -1,0 +1,233 @@
+"""One training image: a dressed body in a room, photographed, with everything that is true of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from metro_ros.core.crop import Box, box_from_points
+from training.body import BodyBank
+from training.mesh_spec import MeshSpec
+from training.motion import Motion
+from training.synth.appearance import find_regions, sample_appearance
+from training.synth.backdrop import make_room, occluder_mask
+from training.synth.photograph import sample_look, take
+from training.synth.poses import PoseConfig, PoseSampler
+from training.synth.render import NEAR_M, rasterise
+from training.synth.stage import Posed, Stage
+from training.synth.views import View, ViewConfig, sample_view, yaw_rotation
+
+_SUPERSAMPLE = 2
+_DENSE_SIZE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class SampleConfig:
+    """How training crops are drawn.
+
+    Attributes:
+        size: crop side in pixels.
+        padding: box side over the body's larger extent, as at run time.
+        whole_image, rough: shares of crops that imitate the first and the second pass of the estimator.
+        no_person: share of empty rooms.
+        occluded: share of images with something in front.
+        rooms: how many backdrops are kept at hand and reused.
+        view, pose: see there.
+    """
+
+    size: int = 128
+    padding: float = 1.2
+    whole_image: float = 0.06
+    rough: float = 0.12
+    no_person: float = 0.03
+    occluded: float = 0.15
+    rooms: int = 200
+    view: ViewConfig = field(default_factory=ViewConfig)
+    pose: PoseConfig = field(default_factory=PoseConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled crop. Metres, root-relative, in the crop's ray frame; keypoints in crop coordinates [-1, 1].
+
+    Attributes:
+        image: (S, S, 3) uint8 RGB.
+        joints: (J, 3) float32. coarse: (111, 3) float32. middle: (1229, 3) float32.
+        keypoints: (J, 2) float32. visible: (J,) float32, 1 inside both the crop and the image.
+        mask: (32, 32) float32 share of the person in each cell, what hides it left out.
+        surface: (3, 32, 32) float32 template coordinates of the visible surface, metres.
+        person: 1.0, or 0.0 for an empty room (then the rest is zero).
+    """
+
+    image: NDArray[np.uint8]
+    joints: NDArray[np.float32]
+    coarse: NDArray[np.float32]
+    middle: NDArray[np.float32]
+    keypoints: NDArray[np.float32]
+    visible: NDArray[np.float32]
+    mask: NDArray[np.float32]
+    surface: NDArray[np.float32]
+    person: np.float32
+
+
+class SampleMaker:
+    """Draws samples without end; the same generator state gives the same sample."""
+
+    def __init__(self, bank: BodyBank, mesh: MeshSpec, motions: list[Motion], seed: int, config: SampleConfig) -> None:
+        assert mesh.template is not None
+        self.bank, self.mesh, self.config = bank, mesh, config
+        self.stage = Stage(bank, mesh)
+        self.regions = find_regions(bank)
+        self.poses = PoseSampler(bank, motions, config.pose)
+        rng = np.random.default_rng(seed)
+        self.rooms = [make_room(rng, config.view.width, config.view.height) for _ in range(config.rooms)]
+        middle = mesh.template[mesh.rows[1]]  # 32 cells a side show no more than this level has
+        self._surface_low = mesh.template.min(axis=0)
+        self._surface_span = np.ptp(mesh.template, axis=0)
+        self._surface_colours = ((middle - self._surface_low) / self._surface_span).astype(np.float32)
+
+    def sample(self, rng: np.random.Generator) -> Sample:
+        """One labelled crop."""
+        if rng.random() < self.config.no_person:
+            return self._empty(rng)
+        identity = int(rng.integers(len(self.bank)))
+        rotations = self.poses.sample(rng)
+        while True:
+            posed, view = self._place(rng, identity, rotations)
+            if posed.vertices[:, 2].min() > 4 * NEAR_M:
+                return self._photograph(rng, posed, view)
+
+    def _place(self, rng: np.random.Generator, identity: int, rotations: NDArray[np.float32]) -> tuple[Posed, View]:
+        """The body, turned at random, before a random camera."""
+        stature = float(np.ptp(self.bank.rest_vertices[identity][:, 1]))
+        view = sample_view(rng, self.config.view, stature, hip_height=stature * rng.uniform(0.4, 0.56))
+        turn = view.camera_from_world @ yaw_rotation(rng.uniform(-math.pi, math.pi))
+        return self.stage.pose(identity, (turn @ rotations).astype(np.float32), view.root), view
+
+    def _choose_box(self, rng: np.random.Generator, pixels: NDArray[np.floating]) -> Box:
+        config, kind = self.config, rng.random()
+        if kind < config.whole_image:
+            width, height = config.view.width, config.view.height
+            return Box((width - 1) / 2.0, (height - 1) / 2.0, float(max(width, height)))
+        box = box_from_points(pixels, config.padding)
+        if kind < config.whole_image + config.rough:
+            scale, shift = math.exp(rng.uniform(math.log(0.75), math.log(2.2))), rng.uniform(-0.25, 0.25, 2)
+        else:
+            scale, shift = math.exp(rng.normal(0.0, 0.1)), rng.normal(0.0, 0.04, 2)
+        size = box.size * scale
+        return Box(box.cx + size * shift[0], box.cy + size * shift[1], size)
+
+    def _backdrop(self, rng: np.random.Generator, box: Box, size: int) -> NDArray[np.float32]:
+        """A room seen through the box, (size, size, 3) float32 in [0, 1]; black outside of the image."""
+        room = self.rooms[rng.integers(len(self.rooms))]
+        if rng.random() < 0.5:
+            room = room[:, ::-1]
+        scale = size / box.size
+        affine = np.array(
+            [
+                [scale, 0.0, (size - 1) / 2.0 - scale * box.cx],
+                [0.0, scale, (size - 1) / 2.0 - scale * box.cy],
+            ]
+        )
+        return (
+            cv2.warpAffine(np.ascontiguousarray(room), affine, (size, size), flags=cv2.INTER_LINEAR).astype(np.float32)
+            / 255.0
+        )
+
+    def _photograph(self, rng: np.random.Generator, posed: Posed, view: View) -> Sample:
+        config, mesh = self.config, self.mesh
+        width, height, matrix = view.camera.width, view.camera.height, view.camera.matrix
+        middle = posed.vertices[mesh.rows[1]]
+        pixels = view.camera.project(middle)  # the outline that the estimator, too, draws its box around
+        box = self._choose_box(rng, pixels)
+        side = config.size * _SUPERSAMPLE
+        scene, inside = self._backdrop(rng, box, side), image_mask(box, side, width, height)
+        covered = self.stage.paint(
+            scene,
+            posed,
+            sample_appearance(rng, self.regions),
+            crop_matrix(matrix, box, side),
+            view.camera_from_world[:, 1],
+            rng,
+            inside,
+        )
+        if rng.random() < config.occluded:
+            target = box_from_points((pixels - [box.cx, box.cy]) * (side / box.size) + (side - 1) / 2.0, 1.0)
+            hidden = (occluder_mask(rng, side, side, (target.cx, target.cy, target.size)) > 0) & inside
+            scene[hidden] = self._backdrop(rng, box, side)[::-1, ::-1][hidden] * rng.uniform(0.4, 1.2)
+            covered &= ~hidden
+        small = np.asarray(cv2.resize(scene, (config.size, config.size), interpolation=cv2.INTER_AREA), np.float32)
+        share = cv2.resize(covered.astype(np.float32), (_DENSE_SIZE, _DENSE_SIZE), interpolation=cv2.INTER_AREA)
+
+        camera_from_ray = view.camera.ray_rotation((box.cx, box.cy)).astype(np.float32)
+        root = posed.joints[list(mesh.root_joints)].mean(axis=0)
+        joints_px = view.camera.project(posed.joints)
+        keypoints = box.to_crop(joints_px)
+        visible = (np.abs(keypoints) < 1.0).all(axis=1)
+        visible &= ((joints_px > -0.5) & (joints_px < [width - 0.5, height - 0.5])).all(axis=1)
+        surface, _ = rasterise(
+            middle,
+            mesh.faces[1],
+            self._surface_colours,
+            crop_matrix(matrix, box, _DENSE_SIZE),
+            _DENSE_SIZE,
+            _DENSE_SIZE,
+        )
+
+        def relative(points: NDArray[np.float32]) -> NDArray[np.float32]:
+            return ((points - root) @ camera_from_ray).astype(np.float32)  # rows times R: the ray's axes
+
+        return Sample(
+            image=take(rng, small, sample_look(rng)),
+            joints=relative(posed.joints),
+            coarse=relative(posed.vertices[mesh.rows[0]]),
+            middle=relative(middle),
+            keypoints=keypoints.astype(np.float32),
+            visible=visible.astype(np.float32),
+            mask=np.asarray(share, np.float32),
+            surface=(surface * self._surface_span + self._surface_low).transpose(2, 0, 1).astype(np.float32),
+            person=np.float32(1.0),
+        )
+
+    def _empty(self, rng: np.random.Generator) -> Sample:
+        config, mesh = self.config, self.mesh
+        width, height = config.view.width, config.view.height
+        box = Box(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(100, 640))
+        image = take(rng, self._backdrop(rng, box, config.size), sample_look(rng))
+        joints = mesh.joint_count
+
+        def zeros(*shape: int) -> NDArray[np.float32]:
+            return np.zeros(shape, np.float32)
+
+        return Sample(
+            image=image,
+            joints=zeros(joints, 3),
+            coarse=zeros(mesh.level_sizes[0], 3),
+            middle=zeros(mesh.level_sizes[1], 3),
+            keypoints=zeros(joints, 2),
+            visible=zeros(joints),
+            mask=zeros(_DENSE_SIZE, _DENSE_SIZE),
+            surface=zeros(3, _DENSE_SIZE, _DENSE_SIZE),
+            person=np.float32(0.0),
+        )
+
+
+def crop_matrix(matrix: NDArray[np.float64], box: Box, size: int) -> NDArray[np.float64]:
+    """Intrinsics (3, 3) of the crop: the same camera, seen through `box` at `size` pixels a side."""
+    scale = size / box.size
+    cropped = matrix.copy()
+    cropped[:2] *= scale
+    cropped[0, 2] = (matrix[0, 2] - box.cx) * scale + (size - 1) / 2.0
+    cropped[1, 2] = (matrix[1, 2] - box.cy) * scale + (size - 1) / 2.0
+    return cropped
+
+
+def image_mask(box: Box, size: int, width: int, height: int) -> NDArray[np.bool_]:
+    """(size, size) bool: which crop pixels lie inside the image."""
+    steps = (np.arange(size) + 0.5) * (box.size / size) - box.size / 2.0
+    columns, rows = steps + box.cx, steps + box.cy
+    return ((rows > -0.5) & (rows < height - 0.5))[:, None] & ((columns > -0.5) & (columns < width - 0.5))[None]
