@@ -42,14 +42,17 @@ class Batch(NamedTuple):
 
 
 def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> Batch:
-    """Turn, scale and recolour; image becomes float32 (N, S, S, 3) in [0, 255], everything else keeps its shape."""
-    count = len(batch.image)
+    """Turn, scale and recolour; image becomes float32 (N, S, S, 3) in [0, 255], everything else keeps its shape.
+
+    generator: of the CPU, whatever device the batch is on, so that the same seed turns alike everywhere.
+    """
+    count, device = len(batch.image), batch.image.device
 
     def normal() -> Tensor:
-        return torch.randn(count, generator=generator)
+        return torch.randn(count, generator=generator).to(device)
 
     def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator)
+        return torch.rand(*shape, generator=generator).to(device)
 
     limit = math.radians(config.rotation_limit_deg)
     angle = (normal() * math.radians(config.rotation_deg)).clamp(-limit, limit) * (uniform(count) > config.upright)
@@ -58,7 +61,7 @@ def augment(batch: Batch, config: AugmentConfig, generator: torch.Generator) -> 
     turn = torch.stack([torch.stack([cosine, -sine], 1), torch.stack([sine, cosine], 1)], 1)
 
     # affine_grid asks where each new pixel comes from: turned back and scaled down.
-    back = torch.cat([turn.transpose(1, 2) / scale[:, None, None], torch.zeros(count, 2, 1)], dim=2)
+    back = torch.cat([turn.transpose(1, 2) / scale[:, None, None], torch.zeros(count, 2, 1, device=device)], dim=2)
     low, high = config.gain
     gain = low + (high - low) * uniform(count, 1) * (0.9 + 0.2 * uniform(count, 3))
     image = _warp(batch.image.permute(0, 3, 1, 2).float(), back).permute(0, 2, 3, 1)

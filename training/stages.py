@@ -61,13 +61,13 @@ def imagine(metro: Metro, keypoints: Tensor, confidence: Tensor, token_mask: Ten
 
 def disturb_keypoints(batch: Batch, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """True keypoints as a fair backbone would see them: a few pixels off, the unseen ones anywhere and not believed."""
-    shape = batch.keypoints.shape
-    sigma = 0.06 * torch.rand(shape[0], 1, 1, generator=generator)
-    noise = torch.randn(shape, generator=generator)
+    shape, device = batch.keypoints.shape, batch.keypoints.device
+    sigma = 0.06 * torch.rand(shape[0], 1, 1, generator=generator).to(device)
+    noise = torch.randn(shape, generator=generator).to(device)
     seen = batch.visible[..., None]
     guess = batch.keypoints.clamp(-1, 1) + 0.15 * noise
     keypoints = torch.where(seen > 0, batch.keypoints + sigma * noise, guess.clamp(-1, 1))
-    belief = 1.0 + 4.0 * torch.rand(batch.visible.shape, generator=generator)
+    belief = 1.0 + 4.0 * torch.rand(batch.visible.shape, generator=generator).to(device)
     return keypoints, torch.where(batch.visible > 0, belief, -belief)
 
 

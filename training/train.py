@@ -2,8 +2,9 @@
 
 python -m training.train --motions FILE --shards DIR --validation DIR --out DIR --steps N
 
-Under torchrun every process takes its share of each batch (gloo). On a CPU, one process a core with one thread each
-beats one process with many threads as soon as anything else runs: threads meet at every layer, processes once a step.
+Under torchrun every process takes its share of each batch, on a GPU of its own where there are GPUs. On a CPU, one
+process a core with one thread each beats one process with many threads as soon as anything else runs: threads meet at
+every layer, processes once a step.
 """
 
 from __future__ import annotations
@@ -16,13 +17,11 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from metro_ros.core.errors import ConfigError, MetroError
@@ -33,6 +32,7 @@ from training.augment import AugmentConfig, Batch, augment
 from training.body import TRAINING_BANK, load_body_bank
 from training.build import MetroConfig, build, default
 from training.checkpoint import load_checkpoint, make_record, network_from_record
+from training.crop_source import CropSource
 from training.losses import LossWeights
 from training.masking import sample_token_mask
 from training.motion import load_motions
@@ -41,10 +41,11 @@ from training.normalize import Normalize
 from training.precision import Precision, set_precision
 from training.side_losses import SideWeights
 from training.stages import Stage, stage_loss
-from training.synth.shards import FIELDS, open_shards
 
 BACKBONE_WEIGHTS = ("backbone.", "keypoint_head.")
 TOKEN_WEIGHTS = ("conv_learn_tokens.", "trans_encoder.", "upsampling")
+Schedule = Literal["cosine", "step"]
+"""Half a cosine after a warm-up, or the paper's: constant, a tenth of it from half way on, no warm-up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class TrainConfig:
     batch: int = 32
     learning_rate: float = 8e-4
     final_learning_rate: float = 5e-6
+    schedule: Schedule = "cosine"
     warm_up_steps: int = 300
     weight_decay: float = 0.0
     save_every_s: float = 300.0
@@ -68,40 +70,10 @@ class TrainConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-class CropSource:
-    """Random batches over every shard of a folder; shards that appear later join in."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.shards = open_shards(folder)
-
-    def __len__(self) -> int:
-        return sum(len(shard["image"]) for shard in self.shards)
-
-    def refresh(self) -> None:
-        """Take in shards that were finished since."""
-        self.shards = open_shards(self.folder)
-
-    def batch(self, rng: np.random.Generator, count: int) -> Batch:
-        """`count` crops from a few random shards."""
-        chosen = rng.integers(len(self.shards), size=4)
-        parts = np.array_split(np.arange(count), len(chosen))
-        columns: dict[str, list[NDArray]] = {name: [] for name in FIELDS}
-        for shard_index, part in zip(chosen, parts, strict=True):
-            shard = self.shards[shard_index]
-            rows = np.sort(rng.integers(len(shard["image"]), size=len(part)))
-            for name in FIELDS:
-                columns[name].append(shard[name][rows])
-        return Batch(*(_tensor(np.concatenate(columns[name])) for name in FIELDS))
-
-
-def _tensor(array: NDArray) -> Tensor:
-    tensor = torch.from_numpy(array)
-    return tensor.float() if tensor.dtype == torch.float16 else tensor
-
-
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up over steps, then half a cosine over the whole of training (progress 0 to 1)."""
+    """Of a step, by the config's schedule over the whole of training (progress 0 to 1); see Schedule."""
+    if config.schedule == "step":
+        return config.learning_rate * (0.1 if progress >= 0.5 else 1.0)
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
     rate = config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine
     return rate * min(1.0, (step + 1) / config.warm_up_steps)
@@ -109,14 +81,16 @@ def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 
 def validate(metro: Metro, source: CropSource) -> dict[str, float]:
     """J14 errors of the joint tokens on every stored crop, millimetres."""
-    normalize = Normalize()
+    device = metro.template_tokens.device
+    normalize = Normalize().to(device)
     metro.eval()
     predicted, truth = [], []
     with torch.no_grad():
         for shard in source.shards:
             for start in range(0, len(shard["image"]), 50):
-                images = normalize(torch.from_numpy(shard["image"][start : start + 50]))
-                predicted.append(metro(images.contiguous(memory_format=torch.channels_last), levels=1).joints.numpy())
+                images = normalize(torch.from_numpy(shard["image"][start : start + 50]).to(device))
+                images = images.contiguous(memory_format=torch.channels_last)
+                predicted.append(metro(images, levels=1).joints.cpu().numpy())
                 truth.append(shard["joints"][start : start + 50])
     metro.train()
     names = metro.mesh.joint_names
@@ -142,8 +116,11 @@ class Progress:
 class Trainer:
     """One run: network, optimiser, and the checkpoint that holds both."""
 
-    def __init__(self, metro: Metro, network: MetroConfig, config: TrainConfig, out: Path, seed: int) -> None:
-        self.metro = metro.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    def __init__(
+        self, metro: Metro, network: MetroConfig, config: TrainConfig, out: Path, seed: int, device: str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        self.metro = metro.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network, self.config, self.out, self.seed = network, config, out, seed
         trained = [parameter for parameter in metro.parameters() if parameter.requires_grad]
         self.optimiser = torch.optim.AdamW(
@@ -187,7 +164,7 @@ class Trainer:
         self, source: CropSource, validation: CropSource | None, steps: int, minutes: float | None, stage: Stage
     ) -> None:
         """Train to `steps`, or, when `minutes` is given, until they are over (the schedule then follows the clock)."""
-        normalize, log = Normalize(), (self.out / "log.jsonl").open("a")
+        normalize, log = Normalize().to(self.device), (self.out / "log.jsonl").open("a")
         joints, coarse = self.metro.mesh.joint_count, self.metro.mesh.level_sizes[0]
         count = self.config.batch // self.processes
         began = time.monotonic() - self.progress.seconds
@@ -195,7 +172,12 @@ class Trainer:
         self.metro.train()
         average = None
         with tqdm(
-            total=steps, initial=self.progress.step, desc="train", unit="step", disable=self.rank > 0, mininterval=5
+            total=steps if minutes is None else None,
+            initial=self.progress.step,
+            desc="train",
+            unit="step",
+            disable=self.rank > 0,
+            mininterval=5,
         ) as bar:
             while True:
                 step, self.progress.seconds = self.progress.step, time.monotonic() - began
@@ -204,13 +186,21 @@ class Trainer:
                     break
                 rng = np.random.default_rng([self.seed, step, self.rank])
                 generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-                batch = augment(source.batch(rng, count), self.config.augment, generator)
+                stored = Batch(*(column.to(self.device) for column in source.batch(rng, count)))
+                batch = augment(stored, self.config.augment, generator)
                 mask = sample_token_mask(count, joints, coarse, self.network.mask_ratio, generator=generator)
                 for group in self.optimiser.param_groups:
                     group["lr"] = learning_rate(self.config, step, share)
                 images = normalize(batch.image)
                 loss = stage_loss(
-                    stage, self.metro, batch, images, mask, generator, self.config.weights, self.config.side
+                    stage,
+                    self.metro,
+                    batch,
+                    images,
+                    mask.to(self.device),
+                    generator,
+                    self.config.weights,
+                    self.config.side,
                 )
                 self.optimiser.zero_grad(set_to_none=True)
                 loss.backward()
@@ -252,7 +242,7 @@ class Trainer:
         """The first process's share, so that all of them stop at the same step."""
         if self.processes == 1:
             return share
-        value = torch.tensor([share], dtype=torch.float64)
+        value = torch.tensor([share], dtype=torch.float64, device=self.device)
         dist.broadcast(value, src=0)
         return float(value)
 
@@ -268,11 +258,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stage", choices=get_args(Stage), default="all", help="see training.stages")
     parser.add_argument("--backbone-from", type=Path, help="checkpoint to take the backbone's weights from")
     parser.add_argument("--tokens-from", type=Path, help="checkpoint to take all other weights from")
+    parser.add_argument("--schedule", choices=get_args(Schedule), default=TrainConfig().schedule)
     parser.add_argument("--learning-rate", type=float, default=TrainConfig().learning_rate)
     parser.add_argument("--final-learning-rate", type=float, default=TrainConfig().final_learning_rate)
     parser.add_argument(
         "--precision", choices=get_args(Precision), default="auto", help="auto: bf16 where it is native"
     )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU where one is")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
     parser.add_argument("--cache", type=Path, help="where bodies and mesh spec are kept (default ~/.cache/metro_ros)")
@@ -286,17 +278,23 @@ def main(arguments: list[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("gloo")
+        dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
     try:
         bank = load_body_bank(*TRAINING_BANK, options.cache)
         mesh = load_anny_spec(bank, load_motions(options.motions, bank), options.cache)
         network = default()
-        config = TrainConfig(learning_rate=options.learning_rate, final_learning_rate=options.final_learning_rate)
+        rates = (options.learning_rate, options.final_learning_rate)
+        config = TrainConfig(learning_rate=rates[0], final_learning_rate=rates[1], schedule=options.schedule)
         options.out.mkdir(parents=True, exist_ok=True)
         metro = build(network, mesh)
-        set_precision(metro, options.precision)
-        trainer = Trainer(metro, network, config, options.out, options.seed)
+        set_precision(metro, options.precision, device)
+        trainer = Trainer(metro, network, config, options.out, options.seed, device)
         if options.resume and trainer.checkpoint.exists():
             trainer.resume()
         else:

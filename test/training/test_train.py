@@ -15,6 +15,7 @@ from metro_ros.core.skeleton import J14
 from training.augment import AugmentConfig, augment
 from training.build import MetroConfig, build
 from training.checkpoint import load_checkpoint
+from training.crop_source import CropSource
 from training.motion import mirror, retarget
 from training.network import Metro
 from training.normalize import Normalize
@@ -22,7 +23,7 @@ from training.precision import has_native_bfloat16, set_precision
 from training.stages import Stage, disturb_keypoints, stage_loss
 from training.synth.samples import SampleConfig, SampleMaker
 from training.synth.shards import write_shards
-from training.train import CropSource, TrainConfig, Trainer, learning_rate, main, validate
+from training.train import TrainConfig, Trainer, learning_rate, main, validate
 
 BANK = make_bank()
 MESH = make_body_mesh(BANK)
@@ -165,6 +166,7 @@ class KnowsTheTruth(torch.nn.Module):
         super().__init__()
         self.mesh = SimpleNamespace(joint_names=J14)
         self.joints = torch.from_numpy(joints)
+        self.template_tokens = torch.zeros(1)
 
     def forward(self, images: torch.Tensor, levels: int) -> SimpleNamespace:
         return SimpleNamespace(joints=self.joints[: len(images)])
@@ -186,6 +188,12 @@ def test_the_schedule_warms_up_and_ends_low() -> None:
     assert learning_rate(config, 50, 0.0) == pytest.approx(1e-3)
     assert learning_rate(config, 50, 0.5) == pytest.approx((1e-3 + 1e-5) / 2)
     assert learning_rate(config, 50, 1.0) == learning_rate(config, 50, 1.7) == pytest.approx(1e-5)
+
+
+def test_the_papers_schedule_drops_once() -> None:
+    config = TrainConfig(learning_rate=1e-4, schedule="step")
+    rates = [learning_rate(config, step, step / 10) for step in range(10)]
+    assert rates == [1e-4] * 5 + [pytest.approx(1e-5)] * 5
 
 
 def test_bfloat16_changes_the_arithmetic_and_nothing_else() -> None:
