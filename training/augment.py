@@ -19,9 +19,9 @@ from torch import Tensor
 class AugmentConfig:
     """Spread of each change: standard deviations of the turn (degrees) and of log scale, and the gains' range."""
 
-    rotation_deg: float = 18.0
-    rotation_limit_deg: float = 45.0
-    upright: float = 0.3
+    rotation_deg: float = 10.0
+    rotation_limit_deg: float = 30.0
+    upright: float = 0.4
     log_scale: float = 0.07
     gain: tuple[float, float] = (0.7, 1.35)
     swap_channels: float = 0.15

@@ -285,6 +285,7 @@ def main(arguments: list[str] | None = None) -> int:
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     if device == "cuda":
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
+    trainer = None
     try:
         bank = load_body_bank(*TRAINING_BANK, options.cache)
         mesh = load_anny_spec(bank, load_motions(options.motions, bank), options.cache)
@@ -304,8 +305,9 @@ def main(arguments: list[str] | None = None) -> int:
         validation = CropSource(options.validation) if options.validation else None
         trainer.run(CropSource(options.shards), validation, options.steps, options.minutes, options.stage)
     except KeyboardInterrupt:
-        trainer.save()
-        print(f"interrupted at step {trainer.progress.step}; go on with --resume", file=sys.stderr)
+        if trainer is not None and trainer.rank == 0:
+            trainer.save()
+            print(f"interrupted at step {trainer.progress.step}; go on with --resume", file=sys.stderr)
         return 130
     except MetroError as error:
         print(f"training: {error}", file=sys.stderr)
