@@ -1,6 +1,6 @@
 """A trained network becomes a bundle: fold, export to ONNX, compare with torch, and only then write.
 
-python -m training.export --checkpoint CKPT --output DIR
+python -m training.export --checkpoint CKPT --output DIR [--info FILE.json] [--measured NAME REPORT.json]
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import json
 import logging
 import sys
 import warnings
@@ -29,6 +30,7 @@ from metro_ros.core.errors import ConfigError, MetroError
 from metro_ros.core.manifest import CameraFrame
 from training.build import MetroConfig
 from training.checkpoint import load_checkpoint
+from training.evaluate import METRICS
 from training.folding import FoldedMetro
 from training.mesh_spec import MeshSpec
 from training.network import Metro
@@ -223,15 +225,47 @@ def _strip(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises ConfigError when it is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read {path}", expected="a JSON file", got=error) from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}", expected="a JSON object", got=type(value).__name__)
+    return value
+
+
+def summary(report: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest keeps of an evaluation: the means over all frames. Raises ConfigError when one is missing."""
+    try:
+        kept = {name: report[name] for name in ("frames", "lost")}
+        return kept | {name: round(float(report[name]), 3) for name in METRICS}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ConfigError("an evaluation", expected="a report by training.evaluate --json", got=repr(error)) from error
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code: 0, or 2 with one line of explanation."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="file written by training")
     parser.add_argument("--output", type=Path, required=True, help="directory of the bundle; replaced whole")
+    parser.add_argument("--info", type=Path, help="JSON with fields of BundleInfo, over those in the checkpoint")
+    parser.add_argument(
+        "--measured",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "REPORT"),
+        help="a report by training.evaluate --json, for the manifest",
+    )
     options = parser.parse_args(arguments)
     try:
         metro, config, fields = load_checkpoint(options.checkpoint)
-        bundle = export_bundle(metro, config, BundleInfo.from_dict(fields), options.output)
+        info = BundleInfo.from_dict(fields | (read_json(options.info) if options.info else {}))
+        reports = {name: summary(read_json(Path(report))) for name, report in options.measured}
+        info = dataclasses.replace(info, measured={**info.measured, **reports})
+        bundle = export_bundle(metro, config, info, options.output)
     except MetroError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

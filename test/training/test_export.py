@@ -1,5 +1,6 @@
 """From a checkpoint to a bundle that the core loads, and never one that disagrees with torch."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -172,3 +173,23 @@ def test_a_mesh_without_faces_makes_no_bundle() -> None:
 def test_unknown_bundle_fields_are_refused() -> None:
     with pytest.raises(ConfigError, match="colour"):
         BundleInfo.from_dict({"colour": "blue"})
+
+
+def test_the_command_line_fills_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(5)
+    config = small_config("default")
+    save_checkpoint(tmp_path / "net.pt", scramble(build(config, make_mesh())), config)
+    (tmp_path / "info.json").write_text('{"name": "mine", "measured": {"limits": ["indoors"]}}')
+    report = {"frames": 9, "lost": 1, "mpjpe_mm": 81.23456, "pa_mpjpe_mm": 50, "mpvpe_mm": 90, "silhouette_iou": 0.7}
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    words = ["--checkpoint", tmp_path / "net.pt", "--output", tmp_path / "bundle", "--info", tmp_path / "info.json"]
+    assert main([*map(str, words), "--measured", "clips", str(tmp_path / "report.json")]) == 0
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.name == "mine"
+    assert manifest.measured["limits"] == ["indoors"]
+    assert manifest.measured["clips"] == report | {"mpjpe_mm": 81.235}
+
+    for wrong in ("{", "[]", '{"frames": 9}'):
+        (tmp_path / "report.json").write_text(wrong)
+        assert main([*map(str, words), "--measured", "clips", str(tmp_path / "report.json")]) == 2
+        assert capsys.readouterr().err.startswith("error: ")

@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
-# The default model from nothing but a motion file, on two CPU cores in about two hours; killed, the same command goes on.
+# The default model from nothing but a motion file, on two CPU cores in two hours; killed, the same command goes on.
 #
-#   training/recipes/default.sh MOTIONS.npz [RUN_FOLDER]
-#
-# Afterwards: python -m training.export --checkpoint RUN_FOLDER/all/last.pt --output BUNDLE
+#   training/recipes/default.sh MOTIONS.npz [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
 set -euo pipefail
 motions=$1 run=${2:-runs/default}
 
@@ -33,3 +31,11 @@ wait
 launcher=(torchrun --standalone --nproc-per-node "$processes")
 train --stage all --out "$run/all" --minutes "$all_minutes" --learning-rate 6e-4 --validation "$run/validation" \
   --backbone-from "$run/backbone/last.pt" --tokens-from "$run/tokens/last.pt"
+
+# 4. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops.
+synth --clips 12 --frames 150 --seed 11 --only "02_05,$unseen" --out "$run/clips"
+export_bundle=(python -m training.export --checkpoint "$run/all/last.pt" --output "$run/bundle"
+  --info "$(dirname "$0")/default.json")
+"${export_bundle[@]}"
+python -m training.evaluate --bundle "$run/bundle" --data "$run/clips" --json "$run/evaluation.json"
+"${export_bundle[@]}" --measured unseen_clips "$run/evaluation.json"
