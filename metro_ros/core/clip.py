@@ -1,9 +1,10 @@
 """A labelled clip: frames, and the exact body behind them, to measure a model against.
 
-    clip.mp4, or frames in frames/ (*.png, *.jpg, in order of name) truth.npz   rest_vertices (V, 3) float32;
-    skin_indices (V, K) uint8 or int16; skin_weights (V, K) float16 or float32,
-                rows sum to 1; bone_transforms (T, B, 3, 4) float32, camera_from_rest, metres; matrix (3, 3); size (2,)
-                width and height; fps ()
+    clip.mp4    or frames/ with *.png or *.jpg in order of name
+    truth.npz   rest_vertices (V, 3) float32, metres
+                skin_indices (V, K) uint8 or int16; skin_weights (V, K) float16 or float32, rows sum to 1
+                bone_transforms (T, B, 3, 4) float32, camera_from_rest, metres
+                matrix (3, 3), pixels; size (2,), width and height; fps ()
 
 The bodies are a bone's worth of numbers per frame, not a mesh's: 10 s of a 12,272-vertex body take a few hundred
 kilobytes.

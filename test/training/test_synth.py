@@ -176,6 +176,18 @@ def test_clips_show_their_truth(tmp_path: Path) -> None:
         assert not (change & ~around).sum() > 0.2 * max(1, change.sum())
 
 
+def test_a_long_walk_is_cut_to_what_a_camera_sees(tmp_path: Path) -> None:
+    still = MOTIONS[0]
+    away = still.root + np.linspace(0, 1, len(still))[:, None] * np.array([60.0, 0, 0], np.float32)
+    walk = dataclasses.replace(still, root=away.astype(np.float32))
+    config = ClipConfig(frames=40, view=ViewConfig(width=160, height=120, person_share=(0.3, 0.4)))
+    write_clips(BANK, MESH, [walk], 1, 3, tmp_path, config)
+    clip = load_clip(tmp_path / "clip_0000")
+    assert 15 <= len(clip) < 40 and len(list(clip.frames())) == len(clip)
+    with pytest.raises(ConfigError, match="no camera sees 01_00"):
+        write_clips(BANK, MESH, [dataclasses.replace(walk, root=100 * away)], 1, 3, tmp_path / "far", config)
+
+
 def _hull(pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     mask = np.zeros(shape, np.uint8)
     cv2.fillConvexPoly(mask, cv2.convexHull(np.round(pixels).astype(np.int32)), 255)

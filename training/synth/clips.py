@@ -24,7 +24,11 @@ from training.synth.render import NEAR_M
 from training.synth.stage import Stage
 from training.synth.views import View, ViewConfig, sample_view, yaw_rotation
 
-_ATTEMPTS = 200
+_ATTEMPTS = 60
+_FARTHEST = 0.6
+"""The smallest share of the configured nearness: further away, nobody could be told in the whole image."""
+_SHORTEST = 15
+"""Frames of the shortest clip of a recording that walks out of every longer one's view."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +64,7 @@ def write_clip(
     stage, regions = Stage(bank, mesh), find_regions(bank)
     identity = int(rng.integers(len(bank)))
     appearance = sample_appearance(rng, regions)
-    first = int(rng.integers(max(1, len(motion) - config.frames + 1)))
-    window = slice(first, first + config.frames)
-    rotations, roots, view = _place_camera(stage, identity, motion.rotations[window], motion.root[window], rng, config)
+    first, rotations, roots, view = _film(stage, identity, motion, rng, config)
     room = make_room(rng, config.view.width, config.view.height).astype(np.float32) / 255.0
     look = sample_look(rng)
     look = replace(look, noise=look.noise * config.noise_scale, jpeg_quality=0)
@@ -100,6 +102,24 @@ def write_clip(
     (out / "meta.json").write_text(json.dumps(meta, indent=1) + "\n")
 
 
+def _film(
+    stage: Stage, identity: int, motion: Motion, rng: np.random.Generator, config: ClipConfig
+) -> tuple[int, NDArray[np.float32], NDArray[np.float64], View]:
+    """The longest window that a camera keeps in view, halved until one does: its first frame, and `_place_camera`'s."""
+    frames = min(config.frames, len(motion))
+    while True:
+        first = int(rng.integers(len(motion) - frames + 1))
+        window = slice(first, first + frames)
+        placed = _place_camera(stage, identity, motion.rotations[window], motion.root[window], rng, config)
+        if placed is not None:
+            return first, *placed
+        if frames <= _SHORTEST:
+            raise ConfigError(
+                f"no camera sees {motion.name}", expected="a motion that stays in one place", got=f"{frames} frames"
+            )
+        frames = max(_SHORTEST, frames // 2)
+
+
 def _place_camera(
     stage: Stage,
     identity: int,
@@ -107,8 +127,8 @@ def _place_camera(
     path: NDArray[np.float32],
     rng: np.random.Generator,
     config: ClipConfig,
-) -> tuple[NDArray[np.float32], NDArray[np.float64], View]:
-    """A camera that keeps the person in view; rotations (T, B, 3, 3) and hips (T, 3) in its frame.
+) -> tuple[NDArray[np.float32], NDArray[np.float64], View] | None:
+    """A camera that keeps the person in view; rotations (T, B, 3, 3) and hips (T, 3) in its frame. None: there is none.
 
     Tries cameras at random, further and further away.
     """
@@ -117,7 +137,7 @@ def _place_camera(
     grown = stature / float(np.ptp(stage.bank.template[:, 1]))  # a child takes a child's steps
     walked = (path - path.mean(axis=0)) * grown
     for attempt in range(_ATTEMPTS):
-        nearness = 1.0 - 0.8 * attempt / _ATTEMPTS
+        nearness = 1.0 - (1.0 - _FARTHEST) * attempt / _ATTEMPTS
         low, high = (share * nearness for share in config.view.person_share)
         view = sample_view(rng, replace(config.view, person_share=(low, high)), stature, 0.53 * stature)
         turn = view.camera_from_world @ yaw_rotation(rng.uniform(-math.pi, math.pi))
@@ -125,9 +145,7 @@ def _place_camera(
         turned = (turn @ rotations).astype(np.float32)
         if _in_view(stage, identity, turned, roots, view, config):
             return turned, roots, view
-    raise ConfigError(
-        "no camera sees this recording", expected="a motion that stays in one place", got=f"{_ATTEMPTS} tries"
-    )
+    return None
 
 
 def _in_view(
