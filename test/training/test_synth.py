@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from metro_ros.core.errors import ConfigError, SourceError
 from training.body import BodyBank
 from training.mesh_spec import MeshSpec
 from training.motion import Motion, retarget
+from training.synth import render
 from training.synth.__main__ import choose
 from training.synth.clips import ClipConfig, write_clips
 from training.synth.poses import PoseConfig, PoseSampler
@@ -63,6 +66,35 @@ def test_the_nearer_surface_hides_the_farther() -> None:
     colours = np.repeat(np.array([[1, 0, 0], [0, 1, 0]], np.float32), 4, axis=0)
     image, _ = rasterise(vertices, faces, colours, matrix, 64, 64)
     np.testing.assert_allclose(image[32, 32], [0, 1, 0], atol=1e-3)
+
+
+@pytest.fixture
+def opengl() -> Iterator[None]:
+    try:
+        render.choose_renderer("opengl")
+    except ConfigError as error:
+        pytest.skip(f"this machine has no OpenGL: {error}")
+    yield
+    render.choose_renderer("opencv")
+
+
+def test_opengl_draws_what_opencv_draws(opengl: None) -> None:
+    vertices = BANK.rest_vertices[1] + np.float32([0.1, 0.2, 2.5])
+    colours = np.random.default_rng(0).random(vertices.shape).astype(np.float32)
+    matrix = np.array([[150.0, 0, 60.3], [0, 160.0, 50.9], [0, 0, 1]])
+    arguments = (vertices, BANK.faces, colours, matrix, 128, 96)
+    image, covered = rasterise(*arguments)
+    expected_image, expected = render._by_opencv(*arguments)
+    assert expected.sum() > 500 and (covered != expected).mean() < 2e-3
+    both = covered & expected
+    assert np.percentile(np.abs(image - expected_image)[both], 95) < 1e-3
+
+
+def test_opencv_draws_where_there_is_no_opengl(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "moderngl", None)
+    assert render.choose_renderer("auto") == "OpenCV"
+    with pytest.raises(ConfigError, match="no OpenGL: expected moderngl"):
+        render.choose_renderer("opengl")
 
 
 def test_normals_point_outward() -> None:

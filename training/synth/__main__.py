@@ -10,6 +10,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import get_args
 
 import cv2
 
@@ -18,6 +19,7 @@ from training.anny_spec import load_anny_spec
 from training.body import TRAINING_BANK, load_body_bank
 from training.motion import Motion, load_motions, mirror
 from training.synth.clips import ClipConfig, write_clips
+from training.synth.render import Renderer, choose_renderer
 from training.synth.samples import SampleConfig, SampleMaker
 from training.synth.shards import write_shards
 
@@ -40,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--exclude", default="", help="comma-separated recordings to leave out")
     parser.add_argument("--unseen-people", action="store_true", help="crops of the people in clips, for validation")
     parser.add_argument("--first-shard", type=int, default=0, help="so that several processes can share a folder")
+    parser.add_argument(
+        "--renderer", choices=get_args(Renderer), default="auto", help="auto: OpenGL where a GPU does it"
+    )
     parser.add_argument("--cache", type=Path, help="where bodies and mesh spec are kept (default ~/.cache/metro_ros)")
     return parser
 
@@ -65,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if count < 1 or options.frames < 1:
             raise ConfigError("nothing to make", expected="at least one clip, crop and frame", got=str(count))
+        renderer = choose_renderer(options.renderer)
         training_bank = load_body_bank(*TRAINING_BANK, options.cache)
         every = load_motions(options.motions, training_bank)
         mesh = load_anny_spec(training_bank, every, options.cache)
@@ -75,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             both = [*motions, *(mirror(motion, bank) for motion in motions)]
             maker = SampleMaker(bank, mesh, both, options.seed, SampleConfig())
             write_shards(maker, options.out, options.seed, count, first=options.first_shard)
-            print(f"{count / (time.monotonic() - began):.0f} crops a second, one process")
+            print(f"{count / (time.monotonic() - began):.0f} crops a second, one process, drawn by {renderer}")
         else:
             bank = load_body_bank(*CLIP_BANK, options.cache)
             write_clips(bank, mesh, motions, count, options.seed, options.out, ClipConfig(frames=options.frames))

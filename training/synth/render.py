@@ -1,19 +1,56 @@
-"""Rasterising meshes through a pinhole camera, by OpenCV's software rasteriser: no display and no GPU needed.
+"""Rasterising meshes through a pinhole camera: by OpenCV on the CPU, or by OpenGL on a GPU; no display needed.
 
 Frame: camera optical (x right, y down, z forward), metres; integer pixel coordinates are pixel centres.
 """
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Callable
+from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from metro_ros.core.errors import ConfigError
+
 NEAR_M = 0.05
 FAR_M = 200.0
 _IDENTITY = np.eye(4, dtype=np.float32)[:3]
+
+Renderer = Literal["auto", "opencv", "opengl"]
+Painted = tuple[NDArray[np.float32], NDArray[np.bool_]]
+Rasteriser = Callable[[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32], NDArray, int, int], Painted]
+
+log = logging.getLogger(__name__)
+
+
+def choose_renderer(renderer: Renderer) -> str:
+    """Make `rasterise` use it in this process from now on; returns what draws. auto: OpenGL where a GPU does it.
+
+    Raises ConfigError when OpenGL is asked for by name and cannot be had.
+    """
+    global _rasteriser
+    _rasteriser = _by_opencv
+    if renderer == "opencv":
+        return "OpenCV"
+    try:
+        from training.synth.render_gl import GlRasteriser
+
+        by_opengl = GlRasteriser()
+    except Exception as error:  # moderngl and EGL raise plain exceptions
+        if renderer == "opengl":
+            raise ConfigError(
+                "no OpenGL", expected="moderngl and an EGL driver", got=error, remedy="pip install moderngl, or opencv"
+            ) from error
+        log.info("no OpenGL (%s): drawing by OpenCV", error)
+        return "OpenCV"
+    if renderer == "auto" and by_opengl.is_software:  # twice as slow as OpenCV
+        return "OpenCV"
+    _rasteriser = by_opengl
+    return f"OpenGL, {by_opengl.device}"
 
 
 def _to_rasteriser(vertices: NDArray[np.float32], matrix: NDArray, width: int, height: int) -> NDArray[np.float32]:
@@ -38,8 +75,8 @@ def rasterise(
     matrix: NDArray,
     width: int,
     height: int,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Paint a mesh with interpolated vertex colours.
+) -> Painted:
+    """Paint a mesh with interpolated vertex colours, by OpenCV unless `choose_renderer` said otherwise.
 
     Args:
         vertices: (V, 3) float32 metres, camera frame; all must be in front of the camera.
@@ -51,6 +88,17 @@ def rasterise(
     Returns:
         (height, width, 3) float32 image, black where nothing is, and the (height, width) bool mask of the mesh.
     """
+    return _rasteriser(vertices, faces, colours, matrix, width, height)
+
+
+def _by_opencv(
+    vertices: NDArray[np.float32],
+    faces: NDArray[np.int32],
+    colours: NDArray[np.float32],
+    matrix: NDArray,
+    width: int,
+    height: int,
+) -> Painted:
     image = np.zeros((height, width, 3), np.float32)
     depth = np.full((height, width), FAR_M, np.float32)
     settings = cv2.TriangleRasterizeSettings()
@@ -69,3 +117,6 @@ def rasterise(
         settings,
     )
     return image, depth < FAR_M
+
+
+_rasteriser: Rasteriser = _by_opencv
