@@ -2,12 +2,14 @@
 
 import argparse
 import array
+import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -54,13 +56,16 @@ def run(arguments: argparse.Namespace) -> int:
         node.wait_for_subscribers(arguments.wait_for_subscribers)
         for frame in paced(source, arguments.rate or source.fps, endless):
             node.publish(frame)
+            if published == 0 and arguments.wait_for_subscribers:
+                node.wait_until_taken()  # discovery is not symmetric: who is seen here may not see us yet
             published += 1
         node.wait_until_taken()
     except (KeyboardInterrupt, ExternalShutdownException):
         if not endless:
             raise KeyboardInterrupt from None
     finally:
-        rclpy.try_shutdown()
+        with contextlib.suppress(RCLError):  # the interrupt's own handler may be at it
+            rclpy.try_shutdown()
         print(f"{published} images published")
     return 0
 
@@ -107,7 +112,7 @@ class CameraNode(Node):
         self._image.publish(message)
 
     def wait_until_taken(self) -> None:
-        """Give reliable subscribers the time to fetch the last images."""
+        """Give reliable subscribers the time to fetch what was published."""
         for publisher in (self._info, self._image):
             publisher.wait_for_all_acked(Duration(seconds=FAREWELL_S))
 

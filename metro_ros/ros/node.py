@@ -1,5 +1,6 @@
 """The lifecycle node `metro`: a camera topic in, people, joints and meshes out."""
 
+import contextlib
 import logging
 import math
 import sys
@@ -275,7 +276,8 @@ def main(arguments: list[str] | None = None) -> int:
         if node is not None:
             node.stop()
             node.destroy_node()
-        rclpy.try_shutdown()
+        with contextlib.suppress(RCLError):  # the interrupt's own handler may be at it
+            rclpy.try_shutdown()
     return 0
 
 
