@@ -70,20 +70,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if count < 1 or options.frames < 1:
             raise ConfigError("nothing to make", expected="at least one clip, crop and frame", got=str(count))
-        renderer = choose_renderer(options.renderer)
         training_bank = load_body_bank(*TRAINING_BANK, options.cache)
         every = load_motions(options.motions, training_bank)
         mesh = load_anny_spec(training_bank, every, options.cache)
         motions = choose(every, options.only, options.exclude)
         began = time.monotonic()
+        crops_of_training_people = options.crops is not None and not options.unseen_people
+        bank = training_bank if crops_of_training_people else load_body_bank(*CLIP_BANK, options.cache)
+        # After anny, which brings an LLVM of its own: loaded behind Mesa's it crashes.
+        renderer = choose_renderer(options.renderer)
         if options.crops is not None:
-            bank = load_body_bank(*CLIP_BANK, options.cache) if options.unseen_people else training_bank
             both = [*motions, *(mirror(motion, bank) for motion in motions)]
             maker = SampleMaker(bank, mesh, both, options.seed, SampleConfig())
             write_shards(maker, options.out, options.seed, count, first=options.first_shard)
             print(f"{count / (time.monotonic() - began):.0f} crops a second, one process, drawn by {renderer}")
         else:
-            bank = load_body_bank(*CLIP_BANK, options.cache)
             write_clips(bank, mesh, motions, count, options.seed, options.out, ClipConfig(frames=options.frames))
     except MetroError as error:
         print(f"synth: {error}", file=sys.stderr)

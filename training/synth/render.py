@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal
 
 import cv2
@@ -34,7 +35,7 @@ def choose_renderer(renderer: Renderer) -> str:
     """
     global _rasteriser
     _rasteriser = _by_opencv
-    if renderer == "opencv":
+    if renderer == "opencv" or (renderer == "auto" and not has_gpu()):
         return "OpenCV"
     try:
         from training.synth.render_gl import GlRasteriser
@@ -66,6 +67,11 @@ def _to_rasteriser(vertices: NDArray[np.float32], matrix: NDArray, width: int, h
         axis=1,
     )
     return np.ascontiguousarray(sheared, np.float32).reshape(-1, 1, 3)
+
+
+def has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether Linux shows a graphics device to draw with. To ask OpenGL would load its software driver."""
+    return any(any(devices.glob(pattern)) for pattern in ("dri/renderD*", "nvidia[0-9]*"))
 
 
 def rasterise(
