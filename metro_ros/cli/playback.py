@@ -36,7 +36,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Playback:
-    """What came out of a recording. unanswered: images without a people message; played_s: from image to image."""
+    """What came out of a recording. played_s: number of images times the median time between them."""
 
     frames_in: int
     frames_out: int
@@ -89,7 +89,8 @@ def review(bag: Path, topics: tuple[str, str], clip: Clip, bundle: Bundle, overl
     if not latencies_ms:
         raise SourceError(f"the people in {bag} belong to none of its images", expected="equal stamps", got="none")
     p50, p99 = np.percentile(latencies_ms, (50, 99))
-    period_s = (stamps_ns[-1] - stamps_ns[0]) * 1e-9 / max(len(stamps_ns) - 1, 1) or 1 / clip.fps
+    # The median: the camera waits after its first image until everyone has it.
+    period_s = float(np.median(np.diff(stamps_ns))) * 1e-9 if len(stamps_ns) > 1 else 1 / clip.fps
     return Playback(
         frames_in=len(stamps_ns),
         frames_out=len(latencies_ms),

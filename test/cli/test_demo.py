@@ -38,6 +38,7 @@ def test_the_summary_has_every_figure(played: tuple[Path, str]) -> None:
     summary = json.loads((output / "summary.json").read_text())
     assert set(summary) >= FIELDS
     assert summary["frames_in"] == FRAMES == summary["frames_out"] + summary["dropped"]
+    assert summary["fps"] == pytest.approx(10 * summary["frames_out"] / FRAMES, rel=0.5)  # the camera's rate
     answered = summary["frames_out"] / FRAMES  # all of them but on a machine that is busy with other things
     assert answered >= 0.5
     assert summary["mpjpe_mm"] < 60 and summary["silhouette_iou"] > 0.7 * answered  # it knows its ellipsoid
