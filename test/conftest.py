@@ -16,3 +16,9 @@ from metro_ros.core.bundle import Bundle
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A real bundle whose network finds a bright blob; see test/tiny_bundle.py."""
     return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def hand_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The same for a right hand: 21 joints, two levels, no confidence."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "hand", hand=True, confidence=False)

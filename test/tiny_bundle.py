@@ -1,9 +1,9 @@
 """A real bundle of a few kilobytes whose network finds a bright blob, so that every room can be tested end to end.
 
-The body is an ellipsoid. The network measures where the bright pixels of the crop are and how far they spread, and
-answers with the weak-perspective camera that lays the ellipsoid over them, so that re-centring, following, losing and
-placing a person can be told right from wrong. Joint confidence is the brightness of the brightest pixel. A saturated
-red pixel makes its camera NaN.
+The body is an ellipsoid, and so is the hand. The network measures where the bright pixels of the crop are and how far
+they spread, and answers with the weak-perspective camera that lays the ellipsoid over them, so that re-centring,
+following, losing and placing a person can be told right from wrong. Joint confidence is the brightness of the brightest
+pixel. A saturated red pixel makes its camera NaN.
 """
 
 from pathlib import Path
@@ -17,10 +17,18 @@ from onnx import TensorProto, helper, numpy_helper
 
 from metro_ros.core.bundle import Bundle, write_bundle
 from metro_ros.core.manifest import CameraFrame
-from metro_ros.core.skeleton import BODY_17
+from metro_ros.core.skeleton import BODY_17, Skeleton
 
 RADII_M = (0.35, 0.9, 0.25)
 """Half extents of the ellipsoid in x, y and z."""
+HAND_RADII_M = (0.05, 0.1, 0.03)
+"""Those of the hand."""
+FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
+HAND_21 = Skeleton(
+    names=("Wrist", *(f"{finger}_{joint}" for finger in FINGERS for joint in range(1, 5))),
+    parents=(-1, *(0 if joint % 4 == 0 else joint for joint in range(20))),
+)
+"""The joints of METRO's hand; the tip of a finger is its fourth."""
 RED_BGR = (0, 0, 255)
 """The colour that makes the network answer NaN."""
 
@@ -33,26 +41,30 @@ def make_tiny_bundle(
     confidence: bool = True,
     nan_weights: bool = False,
     joint_count_in_graph: int | None = None,
+    hand: bool = False,
 ) -> Bundle:
     """Write the bundle to `path` and load it.
 
     confidence: whether the graph has that output; nan_weights: put a NaN into the graph (the mesh stays finite);
-    joint_count_in_graph: give the graph another number of joints than the manifest says.
+    joint_count_in_graph: give the graph another number of joints than the manifest says; hand: in place of the body a
+    right hand, palm to the camera, with 21 joints and two levels.
     """
-    mesh = tiny_mesh()
+    mesh = tiny_mesh(hand)
+    skeleton = HAND_21 if hand else BODY_17
     joints = mesh["joint_regressor"] @ mesh["template"]
     if joint_count_in_graph is not None:
         joints = np.resize(joints, (joint_count_in_graph, 3))
     vertices = mesh["template"].copy()
     if nan_weights:
         vertices[3, 1] = np.nan
-    model = _network(size, joints.astype(np.float32), vertices, confidence)
+    half_height_m = (HAND_RADII_M if hand else RADII_M)[1]
+    model = _network(size, joints.astype(np.float32), vertices, half_height_m, confidence)
     fields: dict[str, Any] = {
-        "name": "tiny",
+        "name": "tiny-hand" if hand else "tiny",
         "licence": {"weights": "Apache-2.0", "body_model": "none, an ellipsoid"},
         "origin": {"made_by": "test/tiny_bundle.py"},
         "crop": {"size": size, "padding": 1.25, "color": "rgb", "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]},
-        "joints": {"names": list(BODY_17.names), "parents": list(BODY_17.parents)},
+        "joints": {"names": list(skeleton.names), "parents": list(skeleton.parents)},
         "camera": {"model": "weak_perspective", "frame": camera_frame},
     }
     return write_bundle(path, fields, model.SerializeToString(), mesh)
@@ -64,18 +76,25 @@ def person_image(
     center_px: tuple[float, float],
     body_height_px: float,
     brightness: int = 255,
+    hand: bool = False,
 ) -> npt.NDArray[np.uint8]:
     """A black BGR image with the one thing the tiny network knows: a bright upright ellipse, shaped like its body."""
+    radii = HAND_RADII_M if hand else RADII_M
     image = np.zeros((height, width, 3), np.uint8)
     shift = 8  # OpenCV draws in fixed point, 1/256 pixel
     center = tuple(round(c * 2**shift) for c in center_px)
-    axes = tuple(round(body_height_px / 2 * r / RADII_M[1] * 2**shift) for r in RADII_M[:2])
+    axes = tuple(round(body_height_px / 2 * r / radii[1] * 2**shift) for r in radii[:2])
     cv2.ellipse(image, center, axes, 0, 0, 360, (brightness,) * 3, cv2.FILLED, cv2.LINE_AA, shift)
     return image
 
 
-def tiny_mesh() -> dict[str, npt.NDArray]:
-    """mesh.npz of the ellipsoid: an octahedron subdivided one, two and three times, 18, 66 and 258 vertices."""
+def tiny_mesh(hand: bool = False) -> dict[str, npt.NDArray]:
+    """mesh.npz of the ellipsoid: an octahedron subdivided one, two and three times, 18, 66 and 258 vertices.
+
+    The hand has the latter two.
+    """
+    radii, skeleton = (HAND_RADII_M, HAND_21) if hand else (RADII_M, BODY_17)
+    joint_xy = _hand_xy() if hand else _JOINT_XY
     points = np.array([(1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0), (0, 0, 1), (0, 0, -1)], np.float64)
     x, y, z = (0, 1), (2, 3), (4, 5)
     faces = [
@@ -88,16 +107,17 @@ def tiny_mesh() -> dict[str, npt.NDArray]:
     for _ in range(3):
         points, faces = _subdivide(points, faces)
         levels.append((len(points), faces))
+    levels = levels[1:] if hand else levels
     # The finest rows are shuffled, so that taking the first rows is not the same as taking a level's rows.
     row_of = np.random.RandomState(0).permutation(len(points))
     template = np.empty((len(points), 3))
-    template[row_of] = points * RADII_M
-    regressor = np.zeros((len(BODY_17), len(points)))
-    for joint, name in enumerate(BODY_17.names):
+    template[row_of] = points * radii
+    regressor = np.zeros((len(skeleton), len(points)))
+    for joint, name in enumerate(skeleton.names):
         for depth in (-1, 1):  # the mean of a vertex before and one behind lies inside of the body
-            target = np.array((*_JOINT_XY[name], depth * 0.15))
+            target = np.array((*joint_xy[name], depth * 0.6 * radii[2]))
             regressor[joint, np.argmin(np.linalg.norm(template - target, axis=1))] += 0.5
-    template -= BODY_17.mid_hip(regressor @ template)
+    template -= skeleton.root(regressor @ template)
     mesh: dict[str, npt.NDArray] = {
         "template": template.astype(np.float32),
         "joint_regressor": regressor.astype(np.float32),
@@ -116,6 +136,17 @@ _JOINT_XY = {  # of the ellipsoid, y down; the person faces the camera, so its r
     **{"R_Elbow": (-0.33, -0.2), "R_Shoulder": (-0.25, -0.5), "L_Elbow": (0.33, -0.2), "L_Shoulder": (0.25, -0.5)},
     **{"Neck": (0.0, -0.6), "Head": (0.0, -0.8), "Pelvis": (0.0, 0.1), "Torso": (0.0, -0.2), "Nose": (0.0, -0.75)},
 }
+
+
+def _hand_xy() -> dict[str, tuple[float, float]]:
+    """Of a right hand that shows its palm, fingers up: the thumb is at positive x."""
+    across, up, _ = HAND_RADII_M
+    places = {"Wrist": (0.0, 0.8 * up)}
+    for finger, degrees in zip(FINGERS, (60, 25, 5, -15, -35), strict=True):
+        x, y = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+        for joint in range(1, 5):
+            places[f"{finger}_{joint}"] = (joint / 4 * 0.9 * x * across, (0.8 - joint / 4 * 1.5 * y) * up)
+    return places
 
 
 def _subdivide(points: npt.NDArray, faces: list[tuple[int, ...]]) -> tuple[npt.NDArray, list[tuple[int, ...]]]:
@@ -138,7 +169,9 @@ def _subdivide(points: npt.NDArray, faces: list[tuple[int, ...]]) -> tuple[npt.N
     return np.array(points_list), finer
 
 
-def _network(size: int, joints: npt.NDArray, vertices: npt.NDArray, confidence: bool) -> onnx.ModelProto:
+def _network(
+    size: int, joints: npt.NDArray, vertices: npt.NDArray, half_height_m: float, confidence: bool
+) -> onnx.ModelProto:
     """image uint8 (N, S, S, 3) → joints, vertices, camera [, confidence], by image moments."""
     u = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
@@ -155,7 +188,7 @@ def _network(size: int, joints: npt.NDArray, vertices: npt.NDArray, confidence: 
         "tiny": np.float32(1e-3),
         "smallest": np.float32(1e-4),
         "to_half_height": np.float32(2.0),  # the variance of an ellipse along its axis is a quarter of its square
-        "per_metre": np.float32(1 / RADII_M[1]),
+        "per_metre": np.float32(1 / half_height_m),
         "all_pixels": np.array([1, 2, 3], np.int64),
         "channel": np.array([3], np.int64),
         "zero": np.array([0], np.int64),

@@ -15,7 +15,7 @@ from metro_ros.cli.statement import model_statement
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
 from metro_ros.core.clip import Clip, load_clip
 from metro_ros.core.errors import ConfigError, MetroError
-from metro_ros.core.evaluation import check_same_body
+from metro_ros.core.evaluation import check_same_body, scored_joints
 
 CLIP_PATH = default_bundle_path().parent / "demo_clip"
 BAG, OVERLAY, SHEET, SUMMARY, LOGS = "bag", "overlay.mp4", "contact_sheet.png", "summary.json", "logs"
@@ -138,13 +138,14 @@ def play(bundle: Path, clip: Path, rate: float, output: Path) -> None:
 
 def table(summary: dict[str, Any], clip: Clip, bundle: Bundle) -> list[str]:
     """What a stranger wants to know, line by line."""
+    joints = len(scored_joints(bundle.skeleton))
     latency = f"{summary['latency_ms_p50']:.0f} ms median, {summary['latency_ms_p99']:.0f} ms for 99 of 100"
     rows = [
         ("images played", f"{summary['frames_in']} ({clip.camera.width}x{clip.camera.height})"),
         ("answered", f"{summary['frames_out']} ({summary['fps']:.1f} a second; {summary['dropped']} dropped)"),
         ("camera to people", latency),
         ("nobody found in", f"{summary['lost']} images"),
-        ("joint error (MPJPE)", f"{summary['mpjpe_mm']:.0f} mm, 14 joints, hips laid upon each other"),
+        ("joint error (MPJPE)", f"{summary['mpjpe_mm']:.0f} mm, {joints} joints, roots laid upon each other"),
         ("aligned (PA-MPJPE)", f"{summary['pa_mpjpe_mm']:.0f} mm, after the best turn, shift and scale"),
         ("vertex error (MPVPE)", f"{summary['mpvpe_mm']:.0f} mm, {bundle.levels[-1]} vertices"),
         ("silhouette overlap", f"{100 * summary['silhouette_iou']:.0f} % (intersection over union, unaligned)"),

@@ -21,6 +21,7 @@ from metro_ros.core.draw import draw_people
 from metro_ros.core.engines import EngineName, Precision, open_engine
 from metro_ros.core.errors import CameraError, ConfigError, SourceError
 from metro_ros.core.estimator import Estimator, Person
+from metro_ros.core.mirror import mirror_bundle
 
 RESULT_FILE, VIDEO_FILE = "people.json", "overlay.mp4"
 SCHEMA = 1
@@ -32,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `metro-ros run`."""
     parser.add_argument("source", help="image, folder of images, video file, /dev/videoN, or labelled clip")
     parser.add_argument("--bundle", type=Path, default=default_bundle_path(), help="model bundle (default: built in)")
+    parser.add_argument("--mirror", action="store_true", help="find left hands with a right-hand model")
     parser.add_argument("--output", type=Path, default=Path("metro_output"), help="folder to write to (%(default)s)")
     parser.add_argument("--engine", choices=get_args(EngineName), default="auto", help="(%(default)s: the fastest)")
     parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="(%(default)s)")
@@ -48,6 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     calibration = Camera.from_calibration(arguments.calibration) if arguments.calibration else None
     source = open_source(arguments.source)
     bundle = load_bundle(arguments.bundle)
+    if arguments.mirror:
+        bundle = mirror_bundle(bundle)
     engine = open_engine(bundle, arguments.engine, arguments.precision)
     estimator = Estimator(bundle, engine)
     strangers = source.kind == "folder" and not arguments.sequence
@@ -96,6 +100,7 @@ class Results:
             "schema": SCHEMA,
             "source": str(source.path),
             "model": bundle.manifest.name,
+            "mirrored": bundle.mirrored,
             "units": "metres and pixels",
             "axes": "camera: x right, y down, z forward",
             "joint_names": list(bundle.skeleton.names),
@@ -208,20 +213,18 @@ def _person_fields(person: Person) -> dict[str, Any]:
 
 
 def found_text(name: str, people: list[Person]) -> str:
-    """One line for the screen: who was found in the image called `name`."""
+    """One line for the screen: what was found in the image called `name`, be it bodies or hands."""
     if not people:
-        return f"{name}: nobody found"
+        return f"{name}: nothing found"
     guess = " by an assumed field of view" if people[0].translation_source == "nominal" else ""
-    return f"{name}: " + "; ".join(
-        f"a person {p.translation[2]:.1f} m away{guess}, score {p.score:.2f}" for p in people
-    )
+    return f"{name}: found " + "; ".join(f"{p.translation[2]:.2f} m away{guess}, score {p.score:.2f}" for p in people)
 
 
 def _report(writer: Results, source: Source, bundle: Bundle, interrupted: bool) -> None:
     """Say how much was found, where it lies, and what the model can and can't do."""
     if source.kind != "image":
         ending = " before the interruption" if interrupted else ""
-        print(f"{writer.frames_with_people} of {writer.frames} frames with a person{ending}")
+        print(f"Found in {writer.frames_with_people} of {writer.frames} frames{ending}")
     more = f" and {len(writer.overlays) - 1} more" if len(writer.overlays) > 1 else ""
     if writer.overlays:
         print(f"Written: {writer.overlays[0]}{more}")

@@ -39,7 +39,8 @@ class Bundle:
 
     levels: vertices of each level, coarsest first; faces: (F_l, 3) int32 per level, indices into that level, normals
     outward; rows: (V_l,) int32 per level, indices into the finest; template: (V, 3) float32, metres, root-relative,
-    camera axes; joint_regressor: (J, V) float32.
+    camera axes; joint_regressor: (J, V) float32; extent_m: largest side of the box around the template; mirrored: faces
+    and template are those of the other hand, see metro_ros.core.mirror, while the network stays as it is.
     """
 
     path: Path
@@ -50,6 +51,8 @@ class Bundle:
     rows: tuple[npt.NDArray[np.int32], ...]
     template: npt.NDArray[np.float32]
     joint_regressor: npt.NDArray[np.float32]
+    extent_m: float
+    mirrored: bool = False
 
     @property
     def model_path(self) -> Path:
@@ -153,7 +156,12 @@ def _assemble(path: Path, manifest: Manifest, arrays: dict[str, npt.NDArray]) ->
         raise _mesh_error(
             "unknown arrays", f"{len(levels)} levels, template, joint_regressor", ", ".join(sorted(arrays))
         )
-    return Bundle(path, manifest, manifest.skeleton, levels, tuple(faces), tuple(rows), template, joint_regressor)
+    extent_m = float(np.ptp(template, axis=0).max())
+    if extent_m <= 0:
+        raise _mesh_error("template", "vertices that differ", "all in one place")
+    return Bundle(
+        path, manifest, manifest.skeleton, levels, tuple(faces), tuple(rows), template, joint_regressor, extent_m
+    )
 
 
 def _mesh_error(what: str, expected: object, got: object) -> BundleError:

@@ -13,13 +13,14 @@ from metro_ros.core.config import check_settings, setting
 from metro_ros.core.crop import Box, box_from_points, check_image, crop_image, whole_image_box
 from metro_ros.core.engines import Engine, Output, open_engine
 from metro_ros.core.errors import CameraError, ImageError, MetroError
+from metro_ros.core.mirror import mirror_output
 
 TranslationSource = Literal["camera", "depth", "nominal"]
 
 MIN_IMAGE_PX = 16
 """No person can be told in an image with a shorter side."""
-MIN_SCALE = 0.02
-"""Smallest weak-perspective scale believed: a grown person at 2 % of the crop."""
+MIN_EXTENT = 0.02
+"""Smallest part of the crop's side that the template fills under a weak-perspective scale that is believed."""
 PLACEMENT_POINTS = 64
 """Placement takes the coarsest level with at least as many vertices: 0.3 ms, and no better with more."""
 OUTLINE_POINTS = 1000
@@ -53,9 +54,9 @@ class Person:
 
     id: of the track, never given twice; score: 0..1; box: the padded square around the projected mesh, px; joints (J,
     3) and vertices (V, 3), the finest level: float32, metres, camera optical frame (x right, y down, z forward),
-    absolute; translation (3,): float32, metres, where the root (mid-hip) stands in the same frame; translation_source:
-    `camera` by the calibration, `nominal` by an assumed one; joint_confidence: (J,) float32 in 0..1 where the model has
-    it.
+    absolute; translation (3,): float32, metres, where the root (a body's mid-hip, a hand's wrist) stands in the same
+    frame; translation_source: `camera` by the calibration, `nominal` by an assumed one; joint_confidence: (J,) float32
+    in 0..1 where the model has it.
     """
 
     id: int
@@ -174,8 +175,11 @@ class Estimator:
 
     def _look(self, image: npt.NDArray[np.uint8], camera: Camera, box: Box) -> _Look:
         """One pass of the paper: crop, infer, decode, place."""
-        crop = crop_image(image, box, self.bundle.manifest.crop.size)
-        output = self.engine.infer(crop[None])
+        crops = crop_image(image, box, self.bundle.manifest.crop.size)[None]
+        if self.bundle.mirrored:
+            output = mirror_output(self.engine.infer(crops[:, :, ::-1]))
+        else:
+            output = self.engine.infer(crops)
         body = decode(output, 0, box, camera, self.bundle, self._anchor_rows)
         translation = solve_translation(body.anchors, body.anchors_px, camera)
         outline_px = camera.project(body.vertices[self._outline_rows] + translation)
@@ -230,8 +234,9 @@ def decode(
     joints, vertices, weak_camera = output.joints[index], output.vertices[index], output.camera[index]
     confidence = None if output.confidence is None else output.confidence[index].clip(0, 1)
     score = 1.0 if confidence is None else float(confidence.mean())
-    if weak_camera[0] < MIN_SCALE:  # nothing in the network keeps the scale positive
-        weak_camera, score = np.array((MIN_SCALE, *weak_camera[1:])), 0.0
+    min_scale = 2 * MIN_EXTENT / bundle.extent_m
+    if weak_camera[0] < min_scale:  # nothing in the network keeps the scale positive
+        weak_camera, score = np.array((min_scale, *weak_camera[1:])), 0.0
     anchors = vertices[anchor_rows]
     anchors_px = weak_perspective_px(anchors, weak_camera, box)
     if bundle.manifest.camera_frame == "crop_ray":

@@ -12,7 +12,7 @@ from metro_ros.core.clip import Clip
 from metro_ros.core.draw import silhouette
 from metro_ros.core.errors import SourceError
 from metro_ros.core.metrics import mpjpe, mpvpe, pa_mpjpe, silhouette_iou
-from metro_ros.core.skeleton import HIPS, J14
+from metro_ros.core.skeleton import J14, Skeleton
 
 MM_PER_M = 1e3
 
@@ -56,12 +56,12 @@ class ClipResult:
 def evaluate_frame(clip: Clip, frame: int, people: Sequence[FoundPerson] | None, bundle: Bundle) -> FrameErrors:
     """Compare the person with the highest score among `people` with the body in `frame` of the clip.
 
-    mpjpe_mm: METRO's fourteen joints (`J14`) after the mid-hips are laid upon each other; pa_mpjpe_mm: the same joints
-    after Procrustes alignment; mpvpe_mm: all vertices after the mid-hips are laid upon each other; silhouette_iou: the
-    mesh as it projects into the image, unaligned. The truth's joints are regressed from its vertices.
+    mpjpe_mm: the `scored_joints` after the roots (mid-hips, wrists) are laid upon each other; pa_mpjpe_mm: the same
+    joints after Procrustes alignment; mpvpe_mm: all vertices after the roots are laid upon each other; silhouette_iou:
+    the mesh as it projects into the image, unaligned. The truth's joints are regressed from its vertices.
 
     Nobody found (None or empty) is a failure: the silhouette scores 0, and the joints and vertices are those of the
-    bundle's template at the true mid-hip, what a model would answer that never looks at the image.
+    bundle's template at the true root, what a model would answer that never looks at the image.
 
     Raises SourceError when the clip shows another body model than the bundle has.
     """
@@ -76,16 +76,21 @@ def evaluate_frame(clip: Clip, frame: int, people: Sequence[FoundPerson] | None,
         vertices, joints = best.vertices, best.joints
         faces = bundle.faces[-1]
         overlap = silhouette_iou(silhouette(vertices, faces, clip.camera), silhouette(truth, faces, clip.camera))
-    skeleton = bundle.skeleton
-    j14 = skeleton.indices(J14)
-    hips = [J14.index(name) for name in HIPS]
+    scored = scored_joints(bundle.skeleton)
+    root, truth_root = bundle.skeleton.root(joints), bundle.skeleton.root(truth_joints)
+    joints, truth_joints = joints[scored] - root, truth_joints[scored] - truth_root
     return FrameErrors(
-        mpjpe_mm=MM_PER_M * float(mpjpe(joints[j14], truth_joints[j14], root=hips)),
-        pa_mpjpe_mm=MM_PER_M * float(pa_mpjpe(joints[j14], truth_joints[j14])),
-        mpvpe_mm=MM_PER_M * float(mpvpe(vertices, truth, skeleton.mid_hip(joints), skeleton.mid_hip(truth_joints))),
+        mpjpe_mm=MM_PER_M * float(mpjpe(joints, truth_joints)),
+        pa_mpjpe_mm=MM_PER_M * float(pa_mpjpe(joints, truth_joints)),
+        mpvpe_mm=MM_PER_M * float(mpvpe(vertices, truth, root, truth_root)),
         silhouette_iou=overlap,
         lost=best is None,
     )
+
+
+def scored_joints(skeleton: Skeleton) -> list[int]:
+    """Indices of METRO's fourteen joints (`J14`) where the skeleton has them, else of all, as hands are scored."""
+    return skeleton.indices(J14) if set(J14) <= set(skeleton.names) else list(range(len(skeleton)))
 
 
 def summarize(errors: Iterable[FrameErrors]) -> ClipResult:

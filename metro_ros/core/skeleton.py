@@ -84,9 +84,14 @@ class Skeleton:
         """Indices of several joints, to select e.g. `J14` from an array. Raises ConfigError when one is unknown."""
         return [self.index(name) for name in names]
 
-    def mid_hip(self, joints: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-        """Mean of the two hips: joints (..., J, 3) → (..., 3), same unit and frame. Raises ConfigError without hips."""
-        return joints[..., self.indices(HIPS), :].mean(axis=-2)
+    def root(self, joints: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+        """What predictions are relative to: joints (..., J, 3) → (..., 3), same unit and frame.
+
+        The mid-hip where there are hips, else the mean of the joints without a parent: a hand's wrist.
+        """
+        has_hips = set(HIPS) <= set(self.names)
+        rows = self.indices(HIPS) if has_hips else [joint for joint, parent in enumerate(self.parents) if parent < 0]
+        return joints[..., rows, :].mean(axis=-2)
 
 
 BODY_17 = Skeleton(

@@ -27,6 +27,7 @@ from metro_ros.core.camera import NOMINAL_FOV_DEG, Camera
 from metro_ros.core.engines import open_engine
 from metro_ros.core.errors import CameraError, ConfigError, MetroError
 from metro_ros.core.estimator import Estimator, EstimatorConfig
+from metro_ros.core.mirror import mirror_bundle
 from metro_ros.ros.conversions import camera_from_message, image_from_message, stamp_seconds
 from metro_ros.ros.diagnostics import Statistics
 from metro_ros.ros.outputs import Outputs, mesh_level, overridable, reliable
@@ -116,6 +117,8 @@ class MetroNode(LifecycleNode):
     def _configure(self) -> None:
         config = self.config
         bundle = load_bundle(config.bundle or default_bundle_path())
+        if config.mirror:
+            bundle = mirror_bundle(bundle)
         mesh_level(config, bundle)
         engine = open_engine(bundle, config.engine, config.precision, config.threads or None)
         self._configured.callback(engine.close)

@@ -17,6 +17,8 @@ from metro_ros.ros.mesh_writer import NAMESPACE as MESH
 from metro_ros.ros.mesh_writer import MeshWriter
 from metro_ros.ros.params import NodeConfig
 
+JOINT_OF_EXTENT, BONE_OF_EXTENT = 0.027, 0.011
+"""Sizes of joints and bones where no one sets them, of the template's extent: 5 and 2 cm for a body of 1.84 m."""
 RELIABLE_DEPTH = 10
 MESH_DEPTH = 8
 """Twice as many as people at most: a new mesh and the removal of an old one each. Best effort would lose nearly all."""
@@ -66,7 +68,10 @@ class Outputs:
         if self._people.get_subscription_count():
             self._people.publish(people_to_message(people, header, self._bundle.manifest.name))
         if self._joints.get_subscription_count():
-            sizes = (config.joint_diameter_m, config.bone_width_m)
+            sizes = (
+                config.joint_diameter_m or JOINT_OF_EXTENT * self._bundle.extent_m,
+                config.bone_width_m or BONE_OF_EXTENT * self._bundle.extent_m,
+            )
             self._joints.publish(joint_markers(people, gone, header, self._bundle.skeleton, lifetime, *sizes))
         if self._mesh.get_subscription_count():
             self._publish_meshes(people, gone, header, mesh_level(config, self._bundle), lifetime)

@@ -28,14 +28,19 @@ class NodeConfig:
 
     autostart: bool = setting(True, "configure and activate at start, without a lifecycle manager")
     bundle: str = setting("", "directory of the model bundle; empty: the one that comes with the package")
+    mirror: bool = setting(False, "find left hands with a right-hand model, by mirrored images; no bodies")
     engine: EngineName = setting("auto", "inference engine; auto: the fastest here")
     precision: Precision = setting("fp32", "arithmetic of the engine")
     threads: int = setting(0, "threads of the engine; 0: its own choice", 0, 1024)
     transport: Literal["raw", "compressed"] = setting("raw", "raw: subscribe to image; compressed: to image/compressed")
     rectified: bool = setting(False, "the image is rectified: use the projection matrix of camera_info, no distortion")
     mesh_level: int = setting(0, "vertices of the mesh level that ~/mesh shows; 0: the middle level", 0, 1_000_000)
-    joint_diameter_m: float = setting(0.05, "diameter of the spheres in ~/joints, metres", 0.001, 1.0)
-    bone_width_m: float = setting(0.02, "width of the bones in ~/joints, metres", 0.001, 1.0)
+    joint_diameter_m: float | None = setting(
+        None, "diameter of the spheres in ~/joints, metres; unset: by the size of the mesh, 0.05 for a body", 0.001, 1.0
+    )
+    bone_width_m: float | None = setting(
+        None, "width of the bones in ~/joints, metres; unset: by the size of the mesh, 0.02 for a body", 0.001, 1.0
+    )
     marker_lifetime_s: float = setting(1.0, "seconds after which a marker that is not renewed vanishes", 0.0, 3600.0)
     diagnostics_period_s: float = setting(1.0, "seconds between two messages on /diagnostics", 0.1, 60.0)
 
@@ -44,7 +49,9 @@ class NodeConfig:
         check_choices(self)
 
 
-FIXED = frozenset({"autostart", "bundle", "engine", "precision", "threads", "transport", "diagnostics_period_s"})
+FIXED = frozenset(
+    {"autostart", "bundle", "mirror", "engine", "precision", "threads", "transport", "diagnostics_period_s"}
+)
 """Names of the parameters that a configured node does not change."""
 
 

@@ -43,14 +43,36 @@ def test_an_image_gives_an_overlay_and_metres(
     before, after = cv2.imread(str(image)), cv2.imread(str(tmp_path / "out" / "000_overlay.png"))
     assert after.shape == before.shape and (after != before).any()
     said = capsys.readouterr().out
-    assert "000.png: a person" in said and "assumed field of view" in said
+    assert "000.png: found" in said and "assumed field of view" in said
     assert "Limits: not stated" in said  # this model says nothing of itself
+
+
+def test_a_hand_and_its_mirror_image(
+    hand_bundle: Bundle, refused: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = person_image(160, 120, (100, 60), 70, hand=True)
+    cv2.imwrite(str(tmp_path / "right.png"), image)
+    cv2.imwrite(str(tmp_path / "left.png"), np.ascontiguousarray(image[:, ::-1]))
+    found = {}
+    for side, words in (("right", ()), ("left", ("--mirror",))):
+        output = tmp_path / f"out_{side}"
+        arguments = ["run", tmp_path / f"{side}.png", "--bundle", hand_bundle.path, "--output", output, *words]
+        assert main([str(word) for word in arguments]) == 0
+        found[side] = json.loads((output / "people.json").read_text())
+        assert (output / f"{side}_overlay.png").is_file()
+        assert found[side]["mirrored"] is (side == "left")
+    right, left = (np.array(found[side]["frames"][0]["people"][0]["joints"]) for side in ("right", "left"))
+    assert right.shape == (21, 3) and found["right"]["joint_names"][4] == "Thumb_4"
+    assert found["right"]["frames"][0]["people"][0]["joint_confidence"] is None
+    np.testing.assert_allclose(left, right * (-1, 1, 1), atol=2e-3)
+    assert "right.png: found 0." in capsys.readouterr().out  # a hand of 70 px is nearer than a metre
+    assert "cannot be mirrored" in refused("run", tmp_path / "left.png", "--output", tmp_path / "out", "--mirror")
 
 
 def test_nobody_is_said(run: Callable[..., dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cv2.imwrite(str(tmp_path / "dark.png"), np.zeros((60, 80, 3), np.uint8))
     assert run(tmp_path / "dark.png")["frames"][0]["people"] == []
-    assert "nobody found" in capsys.readouterr().out
+    assert "nothing found" in capsys.readouterr().out
 
 
 def test_a_folder_holds_strangers_unless_it_is_a_sequence(run: Callable[..., dict], clip: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_person_is_found_in_metres(estimator: Estimator, tiny_bundle: Bundle) 
     depth = 500 * 2 * RADII_M[1] / 150
     middle = person.vertices.mean(axis=0)
     np.testing.assert_allclose(middle, (100 * depth / 500, -50 * depth / 500, depth), atol=0.03 * depth)
-    np.testing.assert_allclose(tiny_bundle.skeleton.mid_hip(person.joints), person.translation, atol=1e-5)
+    np.testing.assert_allclose(tiny_bundle.skeleton.root(person.joints), person.translation, atol=1e-5)
     assert person.translation_source == "camera"
     assert person.score == pytest.approx(1, abs=0.01)
     assert person.joint_confidence is not None and person.joint_confidence.shape == (17,)

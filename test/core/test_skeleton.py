@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from tiny_bundle import HAND_21
 
 from metro_ros.core.errors import ConfigError
 from metro_ros.core.skeleton import BODY_17, J14, Skeleton
@@ -24,9 +25,10 @@ def test_a_tree_of_seventeen_joints_has_sixteen_bones_within_a_side() -> None:
         assert BODY_17.sides[parent] in (BODY_17.sides[child], "middle")
 
 
-def test_mid_hip_is_the_mean_of_the_hips() -> None:
-    joints = np.random.RandomState(0).standard_normal((4, 17, 3))
-    np.testing.assert_allclose(BODY_17.mid_hip(joints), (joints[:, 2] + joints[:, 3]) / 2)
+def test_the_root_of_a_body_is_its_mid_hip_and_of_a_hand_its_wrist() -> None:
+    joints = np.random.RandomState(0).standard_normal((4, 21, 3))
+    np.testing.assert_allclose(BODY_17.root(joints[:, :17]), (joints[:, 2] + joints[:, 3]) / 2)
+    np.testing.assert_allclose(HAND_21.root(joints), joints[:, 0])
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,7 @@ def test_a_parameter_changed_at_run_time_counts_from_the_next_frame_on(stage, ti
         ("estimator.min_score", float("nan"), ""),
         ("engine", "onnxruntime", "clean up first"),
         ("bundle", "/tmp", "clean up first"),
+        ("mirror", True, "clean up first"),
         ("engine", 3, ""),
     ],
 )
@@ -180,6 +181,7 @@ def run_node(domain: int, *parameters: str) -> subprocess.Popen[str]:
     ("parameter", "word"),
     [
         ("bundle:=/no/such/bundle", "no model bundle"),
+        ("mirror:=true", "cannot be mirrored"),  # the built-in model is a body
         ("mesh_level:=-4", "out of range"),
         ("mesh_level:=many", "STRING"),
         ("engine:=abacus", "auto or openvino or onnxruntime"),

@@ -5,11 +5,13 @@ import pytest
 from conftest import FRAME_ID, MATRIX, camera_info, image_message, person
 from metro_msgs.msg import Person
 from sensor_msgs.msg import CompressedImage
+from tiny_bundle import person_image
 from visualization_msgs.msg import Marker
 
 from metro_ros.core.camera import Camera
 from metro_ros.core.engines import open_engine
 from metro_ros.core.estimator import Estimator
+from metro_ros.core.mirror import mirror_bundle
 from metro_ros.ros import outputs
 
 
@@ -186,3 +188,41 @@ def test_a_rectified_image_is_placed_by_the_projection_matrix(stage):
     # 80 px of a 1.8 m body at 150 px focal length
     assert found.translation.z == pytest.approx(1.8 * 150 / 80, rel=0.1)
     assert s.heard["people"][-1].header.frame_id == FRAME_ID
+
+
+def test_hands_and_their_mirror_images(stage, hand_bundle):
+    """21 joints, no hips, no confidence; `mirror` makes the model find left hands, shown with outward faces."""
+    image = person_image(160, 120, (100, 60), 80, hand=True)
+    camera = Camera(160, 120, MATRIX, np.zeros(5), "plumb_bob")
+    left_bundle = mirror_bundle(hand_bundle)
+    engine = open_engine(hand_bundle, "onnxruntime", threads=1)
+    (expected,) = Estimator(left_bundle, engine)(image, camera)
+    s = stage(bundle=hand_bundle.path, mirror="true")
+    s.start()
+    s.listen("people", "mesh", "joints", "topology")
+    (found,) = s.answer(image_message(image)).persons
+    assert len(found.joints) == 3 * 21 and len(found.joint_confidence) == 0
+    assert np.allclose(np.reshape(found.joints, (-1, 3)), expected.joints, atol=1e-5)
+    assert np.allclose(np.reshape(found.vertices, (-1, 3)), expected.vertices, atol=1e-5)
+    wrist = (found.translation.x, found.translation.y, found.translation.z)
+    assert np.allclose(wrist, expected.joints[0], atol=1e-5)
+
+    mesh = s.answer(image_message(image, 2.0), "mesh")
+    shown = np.array([(p.x, p.y, p.z) for p in mesh.points]).reshape(-1, 3, 3)
+    outward = np.cross(shown[:, 1] - shown[:, 0], shown[:, 2] - shown[:, 0])
+    assert np.all((outward * (shown.mean(axis=1) - shown.mean(axis=(0, 1)))).sum(axis=1) > 0)
+    bones, joints = s.answer(image_message(image, 3.0), "joints").markers[::-1]
+    assert len(joints.points) == 21 and len(bones.points) == 2 * 20
+    # A hand of 0.2 m gets spheres of millimetres, where a body's are of 5 cm.
+    assert joints.scale.x == pytest.approx(0.0054) and bones.scale.x == pytest.approx(0.0022)
+    s.wait(lambda: bool(s.heard["topology"]), "the topology")
+    faces = np.array(s.heard["topology"][0].level_faces).reshape(-1, 3)
+    assert np.array_equal(faces, np.concatenate(left_bundle.faces))
+
+
+def test_set_sizes_of_markers_count(stage):
+    s = stage(joint_diameter_m=0.11, bone_width_m=0.03)
+    s.start()
+    s.listen("joints")
+    joints, bones = s.answer(image_message(person()), "joints").markers
+    assert (joints.scale.x, bones.scale.x) == (0.11, 0.03)
