@@ -14,11 +14,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from metro_ros.core.arrays import read_arrays
 from metro_ros.core.errors import ConfigError
 
 # Only these two of Anny's topologies are ever asked for; "smpl" and "smplx" fetch non-commercial files.
 _FINE_TOPOLOGY = "notoes"
 _MIDDLE_TOPOLOGY = "notoes_collapse10pc"
+
+MAX_BYTES = 1 << 32
+"""Of a stored bank; 192 of Anny's bodies take 30 MB."""
 
 TRAINING_BANK = (192, 1)
 """Identities and seed of the bank that the default network is trained on."""
@@ -62,7 +66,7 @@ class BodyBank:
         return self.bone_names.index(name)
 
 
-def _to_camera_axes(points: NDArray) -> NDArray[np.float32]:
+def to_camera_axes(points: NDArray) -> NDArray[np.float32]:
     """Anny's axes (+z up, facing -y) to the camera's: (x, -z, y)."""
     return np.stack([points[..., 0], -points[..., 2], points[..., 1]], axis=-1).astype(np.float32)
 
@@ -104,12 +108,12 @@ def build_body_bank(identities: int, seed: int) -> BodyBank:
         faces=fine.get_triangular_faces().numpy().astype(np.int32),
         skin_indices=fine.vertex_bone_indices.numpy().astype(np.int16),
         skin_weights=(weights / weights.sum(axis=1, keepdims=True)).astype(np.float32),
-        rest_vertices=_to_camera_axes(rest["rest_vertices"].numpy()),
-        rest_heads=_to_camera_axes(rest["rest_bone_heads"].numpy()),
+        rest_vertices=to_camera_axes(rest["rest_vertices"].numpy()),
+        rest_heads=to_camera_axes(rest["rest_bone_heads"].numpy()),
         ages=ages.numpy().astype(np.float32),
-        middle_template=_to_camera_axes(mean_middle["rest_vertices"][0].numpy()),
+        middle_template=to_camera_axes(mean_middle["rest_vertices"][0].numpy()),
         middle_faces=middle.get_triangular_faces().numpy().astype(np.int32),
-        template=_to_camera_axes(mean_fine["rest_vertices"][0].numpy()),
+        template=to_camera_axes(mean_fine["rest_vertices"][0].numpy()),
     )
 
 
@@ -118,14 +122,13 @@ def load_body_bank(identities: int, seed: int, cache: Path | None = None) -> Bod
     folder = cache or Path.home() / ".cache" / "metro_ros"
     path = folder / f"bodies_{identities}_{seed}.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as data:
-            fields = {key: data[key] for key in data.files}
+        fields = read_arrays(path, ConfigError, MAX_BYTES, text=True)
         return BodyBank(bone_names=tuple(str(name) for name in fields.pop("bone_names")), **fields)
     bank = build_body_bank(identities, seed)
     folder.mkdir(parents=True, exist_ok=True)
     fields = {name: getattr(bank, name) for name in BodyBank.__dataclass_fields__}
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **fields)
+    np.savez(partial, **fields)  # type: ignore[arg-type]
     partial.replace(path)
     return bank
 

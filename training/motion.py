@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from metro_ros.core.arrays import read_arrays
 from metro_ros.core.errors import SourceError
 from training.body import BodyBank
 
+MAX_BYTES = 1 << 31
+"""Of a motion file: two days of 31 joints at 30 Hz."""
 # Body bone -> (start joint, end joint) of the motion whose direction it takes; listed parents first.
 _SWINGS: dict[str, tuple[str, str]] = {
     "neck01": ("lowerneck", "upperneck"),
@@ -70,11 +73,7 @@ def load_recordings(path: Path) -> tuple[dict[str, NDArray[np.float32]], list[st
         SourceError: when the file is missing, is not a motion file, or holds values that are not finite.
     """
     layout = "an .npz with joint_names, parents and one (T, J, 3) array a recording"
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {key: data[key] for key in data.files}
-    except (OSError, ValueError) as error:
-        raise SourceError(f"cannot read motions from {path}", expected=layout, got=str(error)) from error
+    arrays = read_arrays(path, SourceError, MAX_BYTES, text=True)
     if "joint_names" not in arrays:
         raise SourceError(f"cannot read motions from {path}", expected=layout, got=f"keys {sorted(arrays)[:5]}")
     names = [str(name) for name in arrays.pop("joint_names")]

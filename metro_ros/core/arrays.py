@@ -1,10 +1,12 @@
-"""Read .npz archives as data: no pickles, and no allocation that the archive does not back with bytes."""
+"""Read .npz and .npy files as data: no pickles, and no allocation that the file does not back with bytes."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from tokenize import TokenError
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +17,16 @@ MAX_BYTES = 1 << 28
 """Largest archive content taken: 256 MiB, a hundred times the default mesh."""
 
 
-def read_arrays(path: Path, error: type[MetroError], max_bytes: int = MAX_BYTES) -> dict[str, npt.NDArray]:
+NUMBERS = "biuf"
+"""Kinds of dtypes that are plain numbers."""
+
+
+def read_arrays(
+    path: Path, error: type[MetroError], max_bytes: int = MAX_BYTES, *, text: bool = False
+) -> dict[str, npt.NDArray]:
     """Every array of the .npz file at `path`, by name, read-only.
+
+    text: arrays of strings are taken too, not only numbers.
 
     Raises `error` when the file is no .npz, declares more than `max_bytes`, holds Python objects, or a header disagrees
     with the bytes behind it.
@@ -33,7 +43,7 @@ def read_arrays(path: Path, error: type[MetroError], max_bytes: int = MAX_BYTES)
                 if name == entry.filename:
                     raise error(f"unknown entry in {path}", expected="only .npy files", got=repr(entry.filename))
                 with archive.open(entry) as file:
-                    arrays[name] = _read_array(file, entry.file_size, f"{name} in {path}", error)
+                    arrays[name] = _read_array(file, entry.file_size, f"{name} in {path}", error, NUMBERS + "U" * text)
             return arrays
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as cause:
         raise error(f"cannot read {path}", expected="an .npz archive", got=f"{type(cause).__name__} {cause}") from cause
@@ -63,27 +73,57 @@ def take_array(
     return array
 
 
-def _read_array(file: IO[bytes], entry_bytes: int, what: str, error: type[MetroError]) -> npt.NDArray:
-    """One array; its header is believed only if it asks for exactly the bytes that follow."""
+def read_array_file(path: Path, error: type[MetroError], max_bytes: int = MAX_BYTES) -> npt.NDArray:
+    """The array of the .npy file at `path`, read-only. Raises `error` for the reasons that `read_arrays` does."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            if size > max_bytes:
+                raise error(f"{path} is too large", expected=f"at most {max_bytes} bytes", got=size)
+            return _read_array(file, size, str(path), error)
+    except (OSError, ValueError) as cause:
+        raise error(f"cannot read {path}", expected="an .npy file", got=f"{type(cause).__name__} {cause}") from cause
+
+
+class Header(NamedTuple):
+    """What an .npy file says of its array."""
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
+def read_header(file: IO[bytes], what: str, error: type[MetroError]) -> Header:
+    """The header at the start of an .npy file; nothing in it is evaluated. Raises `error` when it is none."""
     try:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        elif version == (2, 0):
-            shape, fortran_order, dtype = np.lib.format.read_array_header_2_0(file)
-        else:
-            raise ValueError(f"format version {version}")
-    except ValueError as cause:
+            return Header(*np.lib.format.read_array_header_1_0(file))
+        if version == (2, 0):
+            return Header(*np.lib.format.read_array_header_2_0(file))
+        raise ValueError(f"format version {version}")
+    except (ValueError, TypeError, SyntaxError, TokenError, RecursionError, MemoryError) as cause:
         raise error(f"{what} is no array", expected="an .npy header", got=cause) from cause
-    if dtype.hasobject or dtype.kind not in "biuf":
-        raise error(f"{what} must hold plain numbers", expected="integers or floats", got=f"dtype {dtype}")
-    wanted = dtype.itemsize
-    for length in shape:
-        wanted *= length
+
+
+def read_values(file: IO[bytes], header: Header, entry_bytes: int, what: str, error: type[MetroError]) -> npt.NDArray:
+    """The array behind a header, which is believed only if it asks for exactly the bytes that follow."""
+    shape, fortran_order, dtype = header
+    wanted = dtype.itemsize * math.prod(shape)
     remaining = entry_bytes - file.tell()
     if wanted != remaining or min(shape, default=0) < 0:
         raise error(f"the header of {what} lies", expected=f"{remaining} bytes", got=f"shape {shape} of {dtype}")
     raw = file.read(remaining)
     if len(raw) != remaining:
         raise error(f"{what} is cut off", expected=f"{remaining} bytes", got=len(raw))
-    return np.frombuffer(raw, dtype).reshape(shape, order="F" if fortran_order else "C")
+    return np.ndarray(shape, dtype, raw, order="F" if fortran_order else "C")
+
+
+def _read_array(
+    file: IO[bytes], entry_bytes: int, what: str, error: type[MetroError], kinds: str = NUMBERS
+) -> npt.NDArray:
+    header = read_header(file, what, error)
+    if header.dtype.hasobject or header.dtype.kind not in kinds:
+        raise error(f"{what} must hold plain numbers", expected="integers or floats", got=f"dtype {header.dtype}")
+    return read_values(file, header, entry_bytes, what, error)

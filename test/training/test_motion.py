@@ -8,7 +8,7 @@ from bodies import make_bank, make_recording
 
 from metro_ros.core.errors import SourceError
 from training.body import bone_transforms, skin
-from training.motion import load_motions, retarget, rotation_from_vector, swing_rotation, vector_from_rotation
+from training.motion import load_motions, mirror, retarget, rotation_from_vector, swing_rotation, vector_from_rotation
 
 
 def _write(path: Path, **changes: np.ndarray) -> Path:
@@ -97,5 +97,21 @@ def test_bad_motion_files_are_named(tmp_path: Path, changes: dict, message: str)
 def test_files_that_are_no_motions(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("hello")
     for path in (tmp_path / "text.npz", tmp_path / "missing.npz"):
-        with pytest.raises(SourceError, match="cannot read motions"):
+        with pytest.raises(SourceError, match="cannot read"):
             load_motions(path, make_bank())
+
+
+_SIDED = ("hipjoint", "femur", "tibia", "foot", "toes", "clavicle", "humerus", "radius", "wrist", "hand", "thumb",
+          "fingers")  # fmt: skip
+
+
+def test_a_mirrored_motion_is_the_recording_of_a_mirrored_person() -> None:
+    bank = make_bank()
+    positions, names, _ = make_recording(seed=1)
+    camera_axes = (positions * [1, -1, -1]).astype(np.float32)
+    swap = [names.index({"l": "r", "r": "l"}[n[0]] + n[1:]) if n[1:] in _SIDED else i for i, n in enumerate(names)]
+    reflected = (camera_axes * [-1, 1, 1]).astype(np.float32)[:, swap]
+    expected = retarget(reflected, names, bank)
+    got = mirror(retarget(camera_axes, names, bank), bank)
+    np.testing.assert_allclose(got.rotations, expected.rotations, atol=1e-4)
+    np.testing.assert_allclose(got.root, expected.root, atol=1e-6)
