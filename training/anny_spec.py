@@ -17,6 +17,7 @@ from training.levels import (
     nearest_rows,
     voronoi_faces,
 )
+from training.mesh_files import load_mesh_spec, save_mesh_spec
 from training.mesh_spec import J14_NAMES, MeshSpec
 from training.motion import Motion
 
@@ -29,7 +30,7 @@ _PARENT_OF = {
     "Torso": "Pelvis", "Neck": "Torso", "Head": "Neck", "Nose": "Head",
 }  # fmt: skip
 # Joints that are the head of a bone; Pelvis is the mid-hip, Head the crown and Nose the tip of the nose.
-_BONE_OF = {
+BONE_OF = {
     **{f"{s}_Ankle": f"foot.{s}" for s in "RL"},
     **{f"{s}_Knee": f"lowerleg01.{s}" for s in "RL"},
     **{f"{s}_Hip": f"upperleg01.{s}" for s in "RL"},
@@ -66,7 +67,7 @@ def _joint_regressor(bank: BodyBank, vertices: NDArray[np.float32], heads: NDArr
     rows: dict[str, NDArray[np.float32]] = {}
     template_heads = bank.rest_heads.mean(axis=0)
     skull = np.flatnonzero((bank.skin_weights * (bank.skin_indices == bank.bone("head"))).sum(axis=1) > 0.9)
-    for joint, bone in _BONE_OF.items():
+    for joint, bone in BONE_OF.items():
         # The ring of skin around the joint, at rest.
         distance = np.linalg.norm(template - template_heads[bank.bone(bone)], axis=1)
         near = np.flatnonzero(distance < _REACH_M)
@@ -111,28 +112,9 @@ def build_anny_spec(bank: BodyBank, motions: list[Motion], seed: int = 0) -> Mes
 
 def load_anny_spec(bank: BodyBank, motions: list[Motion], cache: Path | None = None) -> MeshSpec:
     """The spec from `cache` (default: the user's cache folder), built and stored there when it is missing."""
-    path = (cache or Path.home() / ".cache" / "metro_ros") / "anny-111.npz"
+    path = (cache or Path.home() / ".cache" / "metro_ros") / "mesh_anny-111.npz"
     if path.exists():
-        with np.load(path, allow_pickle=False) as data:
-            stored = {key: data[key] for key in data.files}
-        return MeshSpec(
-            name="anny-111",
-            joint_names=JOINT_NAMES,
-            joint_parents=tuple(int(parent) for parent in stored["joint_parents"]),
-            root_joints=tuple(int(joint) for joint in stored["root_joints"]),
-            level_sizes=tuple(int(size) for size in stored["level_sizes"]),
-            template_tokens=stored["template_tokens"],
-            joint_regressor=stored["joint_regressor"],
-            template=stored["template"],
-            faces=tuple(stored[f"faces_{level}"] for level in range(3)),
-            rows=tuple(stored[f"rows_{level}"] for level in range(3)),
-            upsampling=(stored["upsampling_0"], stored["upsampling_1"]),
-        )
+        return load_mesh_spec(path)
     spec = build_anny_spec(bank, motions)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {key: getattr(spec, key) for key in ("template_tokens", "joint_regressor", "template")}
-    arrays |= {key: np.asarray(getattr(spec, key)) for key in ("joint_parents", "root_joints", "level_sizes")}
-    for key in ("faces", "rows", "upsampling"):
-        arrays |= {f"{key}_{level}": array for level, array in enumerate(getattr(spec, key))}
-    np.savez_compressed(path, **arrays)
+    save_mesh_spec(path, spec)
     return spec

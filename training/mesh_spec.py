@@ -36,8 +36,10 @@ class MeshSpec:
         level_sizes: vertices of each level, coarsest first.
         template_tokens: (J + level_sizes[0], 3) float32, template joints then coarsest template vertices.
         joint_regressor: (J, level_sizes[-1]) float32, joints from the finest mesh, or None if unknown.
+        root_regressor: (level_sizes[-1],) float32, the origin from the finest mesh where that is no joint's mean (the
+            paper's body: the H36M pelvis), or None; see `root_row`.
         template: (level_sizes[-1], 3) float32, finest template, or None.
-        faces: per level (F, 3) int32, or empty.
+        faces: per level (F, 3) int32, F = 0 where a level's are unknown, or empty.
         rows: per level (V_level,) int32, the rows of the finest mesh that make it, or empty.
         upsampling: per step (V_next, V_level) float32, the matrix a learned upsampling starts from, or empty for
             random ones.
@@ -60,6 +62,7 @@ class MeshSpec:
     faces: tuple[IntArray, ...] = ()
     rows: tuple[IntArray, ...] = ()
     upsampling: tuple[FloatArray, ...] = ()
+    root_regressor: FloatArray | None = None
 
     def __post_init__(self) -> None:
         joints, finest, levels = self.joint_count, self.level_sizes[-1], len(self.level_sizes)
@@ -69,6 +72,8 @@ class MeshSpec:
         _check_array("template_tokens", self.template_tokens, (self.token_count, 3))
         if self.joint_regressor is not None:
             _check_array("joint_regressor", self.joint_regressor, (joints, finest))
+        if self.root_regressor is not None:
+            _check_array("root_regressor", self.root_regressor, (finest,))
         if self.template is not None:
             _check_array("template", self.template, (finest, 3))
         for what, arrays, count in (
@@ -79,7 +84,7 @@ class MeshSpec:
             if len(arrays) not in (0, count):
                 raise ConfigError(f"mesh {what}", expected=f"none or one for each of {count}", got=len(arrays))
         for level, (faces, size) in enumerate(zip(self.faces, self.level_sizes, strict=False)):
-            _check_indices(f"faces of level {level}", faces, size)
+            _check_indices(f"faces of level {level}", faces, size, least=0)
         for level, (rows, size) in enumerate(zip(self.rows, self.level_sizes, strict=False)):
             _check_indices(f"rows of level {level}", rows, finest)
             if rows.shape != (size,):
@@ -93,19 +98,32 @@ class MeshSpec:
         return len(self.joint_names)
 
     @property
+    def root_row(self) -> FloatArray | None:
+        """(level_sizes[-1],) float32, what gives the origin of a finest mesh; None when nothing is known of it."""
+        if self.root_regressor is not None or self.joint_regressor is None:
+            return self.root_regressor
+        return self.joint_regressor[list(self.root_joints)].mean(axis=0)
+
+    @property
     def token_count(self) -> int:
         """T = J + coarsest vertices."""
         return self.joint_count + self.level_sizes[0]
 
 
-def body_431(template_tokens: FloatArray, joint_regressor: FloatArray | None = None) -> MeshSpec:
+def body_431(
+    template_tokens: FloatArray, joint_regressor: FloatArray | None = None, root_regressor: FloatArray | None = None
+) -> MeshSpec:
     """The paper's body: 14 joints, 431 / 1,723 / 6,890 vertices.
 
     Args:
         template_tokens: (445, 3) float32, the root-relative template of the SMPL files a user holds a licence for.
         joint_regressor: (14, 6890) float32, J14 rows of the H36M regressor, for training.
+        root_regressor: (6890,) float32, its pelvis row.
     """
-    return MeshSpec("body-431", J14_NAMES, J14_PARENTS, (2, 3), (431, 1723, 6890), template_tokens, joint_regressor)
+    return MeshSpec(
+        "body-431", J14_NAMES, J14_PARENTS, (2, 3), (431, 1723, 6890), template_tokens, joint_regressor,
+        root_regressor=root_regressor,
+    )  # fmt: skip
 
 
 def hand_195(template_tokens: FloatArray, joint_regressor: FloatArray | None = None) -> MeshSpec:
@@ -125,7 +143,8 @@ def _check_array(what: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
         raise ConfigError(f"mesh {what}", expected="finite numbers", got="NaN or infinity")
 
 
-def _check_indices(what: str, indices: np.ndarray, below: int) -> None:
-    if indices.dtype != np.int32 or indices.size == 0 or indices.min() < 0 or indices.max() >= below:
+def _check_indices(what: str, indices: np.ndarray, below: int, least: int = 1) -> None:
+    outside = indices.size > 0 and (indices.min() < 0 or indices.max() >= below)
+    if indices.dtype != np.int32 or indices.size < least or outside:
         got = f"{indices.dtype}, {indices.size} of them"
         raise ConfigError(f"mesh {what}", expected=f"int32 indices in [0, {below})", got=got)

@@ -6,8 +6,12 @@ on Anny itself.
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
+from metro_ros.core.skeleton import BODY_17
+from training.anny_spec import BONE_OF, JOINT_NAMES
 from training.body import BodyBank
 from training.mesh_spec import MeshSpec
 
@@ -104,6 +108,27 @@ def make_body_mesh(bank: BodyBank) -> MeshSpec:
         template=template,
         faces=faces,
         rows=rows,
+    )
+
+
+def make_anny_like_mesh(bank: BodyBank) -> MeshSpec:
+    """The default model's 17 joints on the bank: means of the rings around Anny's bones."""
+    mesh = make_body_mesh(bank)
+    bone_of = {**BONE_OF, "Pelvis": "root", "Head": "head", "Nose": "eye"}
+    regressor = np.zeros((len(JOINT_NAMES), len(bank.template)), np.float32)
+    for row, name in enumerate(JOINT_NAMES):
+        distance = np.linalg.norm(bank.template - bank.rest_heads[-1][bank.bone(bone_of[name])] / 1.1, axis=1)
+        regressor[row, np.argsort(distance)[:RING]] = 1.0 / RING
+    names = {name: index for index, name in enumerate(JOINT_NAMES)}
+    template = bank.template.astype(np.float32)
+    return dataclasses.replace(
+        mesh,
+        name="anny-111",
+        joint_names=JOINT_NAMES,
+        joint_parents=tuple(names.get(BODY_17.names[parent], -1) if parent >= 0 else -1 for parent in BODY_17.parents),
+        root_joints=(names["R_Hip"], names["L_Hip"]),
+        template_tokens=np.concatenate([regressor @ template, template[mesh.rows[0]]]).astype(np.float32),
+        joint_regressor=regressor,
     )
 
 
