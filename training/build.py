@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 
 from metro_ros.core.errors import ConfigError
-from training.backbone import SmallNet
+from training.backbone import Backbone, SmallNet
 from training.heads import KeypointHead
-from training.hrnet import HRNet
+from training.hrnet import OUT_CHANNELS, HRNet
 from training.mesh_spec import MeshSpec
+from training.neighbours import token_neighbours
 from training.network import CameraSource, Metro
+from training.resnet import LAYERS, ResNet
 from training.transformer import TransformerBlock
+
+Attention = Literal["free", "local"]
+"""Which tokens a token attends to: all, or its neighbours on mesh and skeleton, as a graph convolution would see them
+(the paper's ablation of non-local interactions); see neighbours.token_neighbours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,21 @@ class HRNetConfig:
 
     width: int = 64
     pooled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ResNetConfig:
+    """See resnet.ResNet. Stride 32."""
+
+    depth: int = 50
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        if self.depth not in LAYERS:
+            raise ConfigError("ResNet depth", expected=" or ".join(map(str, LAYERS)), got=self.depth)
+
+
+BackboneConfig = SmallNetConfig | HRNetConfig | ResNetConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +84,12 @@ class MetroConfig:
         train_upsampling: per step, whether it is learned.
         layer_norm_eps: 1e-12 in the original (0 in FP16: keep LayerNorm in FP32).
         init_std: of linear weights and position tables inside the blocks.
+        attention: see Attention; "local" needs a mesh with faces.
     """
 
     name: str
     image_size: int
-    backbone: SmallNetConfig | HRNetConfig
+    backbone: BackboneConfig
     blocks: tuple[BlockConfig, ...]
     keypoints: bool
     camera: CameraSource
@@ -76,6 +99,7 @@ class MetroConfig:
     train_upsampling: tuple[bool, ...]
     layer_norm_eps: float
     init_std: float
+    attention: Attention = "free"
 
     def __post_init__(self) -> None:
         if not self.blocks or self.blocks[-1].out_features != 3:
@@ -84,6 +108,8 @@ class MetroConfig:
             raise ConfigError("network camera", expected="keypoints=True for camera 'keypoints'", got=self.keypoints)
         if self.keypoints and not isinstance(self.backbone, SmallNetConfig):
             raise ConfigError("network keypoints", expected="a backbone with heatmaps", got=self.backbone)
+        if self.attention not in get_args(Attention):
+            raise ConfigError("network attention", expected=" or ".join(get_args(Attention)), got=self.attention)
 
 
 def default() -> MetroConfig:
@@ -161,7 +187,20 @@ def paper_hand() -> MetroConfig:
 PRESETS = {"default": default, "paper_body": paper_body, "paper_hand": paper_hand}
 
 
-BACKBONES: dict[str, type[SmallNetConfig] | type[HRNetConfig]] = {"smallnet": SmallNetConfig, "hrnet": HRNetConfig}
+BACKBONES: dict[str, type[BackboneConfig]] = {"smallnet": SmallNetConfig, "hrnet": HRNetConfig, "resnet": ResNetConfig}
+ARCHITECTURES: dict[str, HRNetConfig | ResNetConfig] = {
+    "resnet50": ResNetConfig(),
+    "hrnet": HRNetConfig(width=40),
+    "hrnet-w64": HRNetConfig(width=64),
+}
+"""The paper's backbones, as its code calls them."""
+
+
+def with_architecture(config: MetroConfig, name: str) -> MetroConfig:
+    """A paper network with another of ARCHITECTURES, pooled as before. Raises ConfigError where that can't be."""
+    if name not in ARCHITECTURES:
+        raise ConfigError("backbone", expected=" or ".join(ARCHITECTURES), got=name)
+    return replace(config, backbone=replace(ARCHITECTURES[name], pooled=_is_pooled(config)))
 
 
 def config_to_dict(config: MetroConfig) -> dict[str, Any]:
@@ -196,25 +235,32 @@ def build(config: MetroConfig, mesh: MeshSpec) -> Metro:
     keypoint_head = None
     if config.keypoints:
         keypoint_head = KeypointHead(joints=mesh.joint_count, image_channels=backbone.out_channels)
-    in_features = 3 + backbone.out_channels + (3 * mesh.joint_count if config.keypoints else 0)
     return Metro(
         mesh=mesh,
         backbone=backbone,
         grid_cells=None if _is_pooled(config) else (config.image_size // backbone.stride) ** 2,
         keypoint_head=keypoint_head,
-        blocks=_build_blocks(config, in_features, mesh.token_count),
+        blocks=_build_blocks(config, token_features(config, mesh), mesh),
         camera=config.camera,
         camera_hidden=config.camera_hidden,
         train_upsampling=config.train_upsampling,
     )
 
 
+def token_features(config: MetroConfig, mesh: MeshSpec) -> int:
+    """Numbers a token enters the first block with: template, image and, where the network sees them, all keypoints."""
+    image = config.backbone.channels[-1] if isinstance(config.backbone, SmallNetConfig) else OUT_CHANNELS
+    return 3 + image + (3 * mesh.joint_count if config.keypoints else 0)
+
+
 def _is_pooled(config: MetroConfig) -> bool:
-    return isinstance(config.backbone, HRNetConfig) and config.backbone.pooled
+    return not isinstance(config.backbone, SmallNetConfig) and config.backbone.pooled
 
 
-def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> SmallNet | HRNet:
+def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> Backbone:
     spec = config.backbone
+    if isinstance(spec, ResNetConfig):
+        return ResNet(depth=spec.depth, pooled=spec.pooled)
     if isinstance(spec, HRNetConfig):
         return HRNet(width=spec.width, pooled=spec.pooled)
     return SmallNet(
@@ -226,7 +272,8 @@ def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> SmallNet | HRNet:
     )
 
 
-def _build_blocks(config: MetroConfig, in_features: int, tokens: int) -> list[TransformerBlock]:
+def _build_blocks(config: MetroConfig, in_features: int, mesh: MeshSpec) -> list[TransformerBlock]:
+    neighbours = torch.from_numpy(token_neighbours(mesh)) if config.attention == "local" else None
     blocks = []
     for block in config.blocks:
         blocks.append(
@@ -237,10 +284,11 @@ def _build_blocks(config: MetroConfig, in_features: int, tokens: int) -> list[Tr
                 out_features=block.out_features,
                 layers=block.layers,
                 heads=block.heads,
-                position_rows=tokens if config.position_rows is None else config.position_rows,
+                position_rows=mesh.token_count if config.position_rows is None else config.position_rows,
                 dropout=block.dropout,
                 layer_norm_eps=config.layer_norm_eps,
                 init_std=config.init_std,
+                neighbours=neighbours,
             )
         )
         in_features = block.out_features

@@ -47,6 +47,7 @@ class FoldedMetro(nn.Module):
     project_global: Tensor
     token_mix: Tensor
     constant: Tensor
+    attention_mask: Tensor | None
 
     @torch.no_grad()
     def __init__(self, metro: Metro) -> None:
@@ -58,6 +59,7 @@ class FoldedMetro(nn.Module):
         _fold_batch_norms(self.backbone)
         self.keypoint_head = metro.keypoint_head
         self.encoders = nn.ModuleList(FoldedEncoder(block.bert.encoder.layer) for block in metro.blocks())
+        self.register_buffer("attention_mask", metro.blocks()[0].attention_mask)
         self.widths = [block.bert.img_embedding.out_features for block in metro.blocks()] + [3]
         self._fold_tokens(metro)
         self.camera_source = metro.camera_source
@@ -75,7 +77,7 @@ class FoldedMetro(nn.Module):
 
         stages = list(self._project(features.image, keypoints, confidence).split(self.widths, dim=2))
         for k, encoder in enumerate(self.encoders):
-            encoded = encoder(stages[k])
+            encoded = encoder(stages[k], self.attention_mask)
             later = self.spread[k](encoded).split(self.widths[k + 1 :], dim=2)
             stages[k + 1 :] = [stage + part for stage, part in zip(stages[k + 1 :], later, strict=True)]
 
@@ -144,9 +146,9 @@ class FoldedEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(FoldedLayer(layer) for layer in layers)  # type: ignore[arg-type]
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
         for layer in self.layers:
-            tokens = layer(tokens)
+            tokens = layer(tokens, attention_mask)
         return tokens
 
 
@@ -167,11 +169,14 @@ class FoldedLayer(nn.Module):
         self.intermediate = layer.intermediate
         self.output = layer.output
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
         query, key, value = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.query_key_value(tokens).chunk(3, dim=2)
         )
-        context = (query @ key.transpose(2, 3)).softmax(dim=3) @ value
+        scores = query @ key.transpose(2, 3)
+        if attention_mask is not None:
+            scores = scores + attention_mask
+        context = scores.softmax(dim=3) @ value
         attended = self.attention_output(context.transpose(1, 2).flatten(2), tokens)
         return self.output(self.intermediate(attended), attended)
 

@@ -1,29 +1,51 @@
 """The losses of METRO, by mesh spec: one small function a term (paper, section 3.4).
 
 Metres and crop coordinates in, one number out. A `has_*` mask (N,), 1 where a sample carries that kind of truth, picks
-samples; a term that no sample qualifies for is 0 and still differentiable.
+samples; a term that no sample qualifies for is 0 and still differentiable. What is unknown may have any finite value.
+
+As in the original code: L1 on vertices, squared errors on joints and keypoints; means over all coordinates of the
+samples that qualify, where a joint without confidence counts as 0 and the others for no more; 3D joints from the mean
+of their root joints; the 2D term for every sample, since its confidences alone say what is known.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from metro_ros.core.errors import ConfigError
 from training.heads import project
+from training.mesh_spec import MeshSpec
 from training.network import MetroOutput
+from training.surface_losses import edge_errors, normal_errors, surfaces
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """What each term counts; `levels` has one weight per mesh level, coarsest first."""
+    """What each term counts; `levels` has one weight per mesh level, coarsest first, also within edges and normals.
+
+    Edges and normals, see surface_losses, are not of METRO, and are not computed while their weight is 0.
+
+    Raises:
+        ConfigError: a weight is negative or not finite.
+    """
 
     joints: float
     vertices: float
     keypoints: float
     levels: tuple[float, ...]
+    edges: float = 0.0
+    normals: float = 0.0
+
+    def __post_init__(self) -> None:
+        for weight in (self.joints, self.vertices, self.keypoints, *self.levels, self.edges, self.normals):
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ConfigError("loss weights", expected="finite and at least 0", got=weight)
 
 
 BODY_WEIGHTS = LossWeights(joints=1000.0, vertices=100.0, keypoints=100.0, levels=(0.33, 0.33, 0.33))
@@ -36,14 +58,14 @@ class Truth(NamedTuple):
 
     Attributes:
         joints: (N, J, 3) metres.
-        vertices: per level (N, V_level, 3) metres, root-relative, coarsest first.
+        vertices: per level (N, V_level, 3) metres, root-relative, coarsest first; None where a level is unknown.
         keypoints: (N, J, 2) crop coordinates in [-1, 1].
         joint_confidence, keypoint_confidence: (N, J), 0 or 1.
         has_joints, has_vertices: (N,) 0 or 1, or None where all samples have them.
     """
 
     joints: Tensor
-    vertices: tuple[Tensor, ...]
+    vertices: tuple[Tensor | None, ...]
     keypoints: Tensor
     joint_confidence: Tensor
     keypoint_confidence: Tensor
@@ -52,70 +74,106 @@ class Truth(NamedTuple):
 
 
 class MetroLosses(NamedTuple):
-    """Unweighted terms, scalars; the regressed ones are 0 without a regressor."""
+    """Unweighted terms, scalars; regressed ones are 0 without a regressor, edges and normals None without a weight."""
 
     joints: Tensor
     regressed_joints: Tensor
     vertices: Tensor
     keypoints: Tensor
     regressed_keypoints: Tensor
+    edges: Tensor | None = None
+    normals: Tensor | None = None
 
     def total(self, weights: LossWeights) -> Tensor:
         """The weighted sum to minimise."""
-        return (
+        total = (
             weights.joints * (self.joints + self.regressed_joints)
             + weights.vertices * self.vertices
             + weights.keypoints * (self.keypoints + self.regressed_keypoints)
         )
+        if self.edges is not None:
+            total = total + weights.edges * self.edges
+        if self.normals is not None:
+            total = total + weights.normals * self.normals
+        return total
 
 
 def metro_losses(
-    output: MetroOutput,
-    truth: Truth,
-    *,
-    root_joints: tuple[int, ...],
-    level_weights: tuple[float, ...],
-    regressor: Tensor | None,
+    output: MetroOutput, truth: Truth, *, mesh: MeshSpec, weights: LossWeights, regressor: Tensor | None
 ) -> MetroLosses:
-    """All five terms. Levels that the network was not asked for do not count.
+    """All terms. Levels that the network was not asked for, or that are unknown, do not count.
 
     Args:
+        mesh: has the root joints, and the faces for edges and normals.
         regressor: (J, V) joints from the vertices of the computed level that has V of them (the paper: the finest), or
-            None to leave the regressed terms out.
+            None to leave the regressed terms out. Regressed joints are taken from their own root, not the tokens'.
 
     Raises:
+        ConfigError: weights for another number of levels; edges or normals of a mesh without faces.
         ValueError: no computed level has as many vertices as the regressor has columns.
     """
-    zero = output.joints.sum() * 0
-    regressed_joints = regressed_keypoints = zero
+    if len(weights.levels) != len(mesh.level_sizes):
+        raise ConfigError("loss weights", expected=f"one for each level of {mesh.level_sizes}", got=weights.levels)
+
+    def joints_from_root(joints: Tensor) -> Tensor:
+        return joint_loss(joints, truth.joints, truth.joint_confidence, mesh.root_joints, truth.has_joints)
+
+    def projected(joints: Tensor) -> Tensor:
+        return keypoint_loss(project(joints, output.camera), truth.keypoints, truth.keypoint_confidence)
+
+    def over_levels(error: LevelError) -> Tensor:
+        return mean_over_levels(error, output.vertices, truth.vertices, weights.levels, truth.has_vertices)
+
+    regressed_joints = regressed_keypoints = output.joints.new_zeros(())
     if regressor is not None:
         regressed = regressor @ _level_of(output.vertices, regressor.shape[1])
-        regressed_joints = joint_loss(regressed, truth.joints, truth.joint_confidence, root_joints, truth.has_joints)
-        regressed_keypoints = keypoint_loss(
-            project(regressed, output.camera), truth.keypoints, truth.keypoint_confidence
-        )
+        regressed_joints, regressed_keypoints = joints_from_root(regressed), projected(regressed)
+    edges = normals = None
+    if weights.edges or weights.normals:
+        surface = surfaces(mesh, output.joints.device)
+        if weights.edges:
+            edges = over_levels(lambda level, ours, theirs: edge_errors(ours, theirs, surface[level].edges))
+        if weights.normals:
+            normals = over_levels(lambda level, ours, theirs: normal_errors(ours, theirs, surface[level].faces))
     return MetroLosses(
-        joints=joint_loss(output.joints, truth.joints, truth.joint_confidence, root_joints, truth.has_joints),
+        joints=joints_from_root(output.joints),
         regressed_joints=regressed_joints,
-        vertices=vertices_loss(output.vertices, truth.vertices, level_weights, truth.has_vertices),
-        keypoints=keypoint_loss(project(output.joints, output.camera), truth.keypoints, truth.keypoint_confidence),
+        vertices=over_levels(vertex_errors),
+        keypoints=projected(output.joints),
         regressed_keypoints=regressed_keypoints,
+        edges=edges,
+        normals=normals,
     )
 
 
-def vertices_loss(
+LevelError = Callable[[int, Tensor, Tensor], Tensor]
+"""(level, predicted (N, V, 3), truth (N, V, 3)) -> (N, ...) errors."""
+
+
+def mean_over_levels(
+    error: LevelError,
     predicted: tuple[Tensor | None, ...],
-    truth: tuple[Tensor, ...],
+    truth: tuple[Tensor | None, ...],
     level_weights: tuple[float, ...],
     has_vertices: Tensor | None = None,
 ) -> Tensor:
-    """Weighted sum over levels of the mean absolute error of vertices (N, V_level, 3); None levels are left out."""
-    terms = [
-        weight * _mean_over_samples((ours - theirs).abs(), has_vertices)
-        for ours, theirs, weight in zip(predicted, truth, level_weights, strict=True)
-        if ours is not None
-    ]
+    """Weighted sum over levels of the mean error of the samples that have vertices.
+
+    A level counts where it is predicted, known and weighted; where it is only predicted it adds 0 times its vertices,
+    so that processes that share a step all reach the same parameters.
+    """
+    terms = []
+    for level, (ours, theirs, weight) in enumerate(zip(predicted, truth, level_weights, strict=True)):
+        if ours is not None and theirs is not None and weight:
+            terms.append(weight * _mean_over_samples(error(level, ours, theirs), has_vertices))
+        elif ours is not None:
+            terms.append(0.0 * ours.sum())
     return torch.stack(terms).sum()
+
+
+def vertex_errors(level: int, predicted: Tensor, truth: Tensor) -> Tensor:
+    """(N, V, 3) metres, absolute, along each axis."""
+    return (predicted - truth).abs()
 
 
 def joint_loss(

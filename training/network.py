@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from training.backbone import Backbone
+from training.backbone import Backbone, Features
 from training.heads import KeypointHead, fit_camera
 from training.masking import mask_tokens
 from training.mesh_spec import MeshSpec
+from training.precision import rounding
 from training.transformer import TransformerBlock, repeat_over_batch
 
 CameraSource = Literal["coarse", "tokens", "keypoints"]
@@ -75,6 +76,7 @@ class Metro(nn.Module):
     ) -> None:
         super().__init__()
         self.mesh = mesh
+        self.rounded = False  # see training.precision
         self.backbone = backbone
         self.conv_learn_tokens = None if grid_cells is None else nn.Conv1d(grid_cells, mesh.token_count, 1)
         self.keypoint_head = keypoint_head
@@ -88,8 +90,8 @@ class Metro(nn.Module):
         self._upsampling_names: list[str] = []
         for step, train in enumerate(train_upsampling):
             self._add_upsampling(step, train)
-        self.register_buffer("template_tokens", torch.from_numpy(mesh.template_tokens), persistent=False)
-        regressor = None if mesh.joint_regressor is None else torch.from_numpy(mesh.joint_regressor)
+        self.register_buffer("template_tokens", torch.tensor(mesh.template_tokens), persistent=False)
+        regressor = None if mesh.joint_regressor is None else torch.tensor(mesh.joint_regressor)
         self.register_buffer("joint_regressor", regressor, persistent=False)
 
     def forward(self, images: Tensor, token_mask: Tensor | None = None, levels: int | None = None) -> MetroOutput:
@@ -100,7 +102,7 @@ class Metro(nn.Module):
             token_mask: (N, T, 1), 0 where a token is hidden (masked vertex modelling), or None.
             levels: how many mesh levels to compute, coarsest first; None for all.
         """
-        features = self.backbone(images)
+        features = self.see(images)
         keypoints = confidence = None
         if self.keypoint_head is not None:
             keypoints, confidence = self.keypoint_head(features.heatmaps, features.image)
@@ -108,14 +110,32 @@ class Metro(nn.Module):
         tokens = self.tokens(features.image, keypoints, confidence)
         if token_mask is not None:
             tokens = mask_tokens(tokens, token_mask)
-        for block in self.blocks():
-            tokens = block(tokens)
+        tokens = self.attend(tokens)
 
         joints, coarse = tokens[:, : self.mesh.joint_count], tokens[:, self.mesh.joint_count :]
         return MetroOutput(
             self.camera(tokens, keypoints, confidence), joints, self.upsample(coarse, levels),
             keypoints, confidence, features.heatmaps, features.mask, features.surface,
         )  # fmt: skip
+
+    def see(self, images: Tensor) -> Features:
+        """The backbone, rounded where `rounded` says so; float32 comes out."""
+        if not self.rounded:
+            return self.backbone(images)
+        with rounding(images.device):
+            features = self.backbone(images)
+        return Features(*(None if part is None else part.float() for part in features))  # type: ignore[arg-type]
+
+    def attend(self, tokens: Tensor) -> Tensor:
+        """(N, T, in_features) through every block to (N, T, 3); the last, which speaks in metres, is never rounded."""
+        *wide, last = self.blocks()
+        for block in wide:
+            if self.rounded:
+                with rounding(tokens.device):
+                    tokens = block(tokens).float()
+            else:
+                tokens = block(tokens)
+        return last(tokens)
 
     def tokens(self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
         """(N, T, in_features): template xyz first, then image features, then what the keypoint head saw."""
@@ -164,7 +184,7 @@ class Metro(nn.Module):
         linear = nn.Linear(self.mesh.level_sizes[step], self.mesh.level_sizes[step + 1])
         if self.mesh.upsampling:
             with torch.no_grad():
-                linear.weight.copy_(torch.from_numpy(self.mesh.upsampling[step]))
+                linear.weight.copy_(torch.tensor(self.mesh.upsampling[step]))
                 linear.bias.zero_()
         linear.requires_grad_(train)
         name = "upsampling" if step == 0 else f"upsampling{step + 1}"

@@ -6,15 +6,10 @@ Soft-argmax, camera and the last block, which speaks in metres, do not: eight bi
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
-
-from training.backbone import Features
-from training.network import Metro
 
 Precision = Literal["auto", "fp32", "bf16"]
 _CPU_FLAGS = ("avx512_bf16", "amx_bf16")
@@ -28,29 +23,13 @@ def has_native_bfloat16(cpu_info: Path = Path("/proc/cpuinfo")) -> bool:
         return False
 
 
-def set_precision(metro: Metro, precision: Precision, device: str = "cpu") -> Precision:
-    """Make `metro` compute as asked from now on, in training and in eval mode; returns what `auto` came to.
-
-    device: "cpu" or "cuda", where it will compute.
-
-    The state dict does not change: checkpoints are the same in both.
-    """
+def is_rounded(precision: Precision, device: str = "cpu") -> bool:
+    """What `precision` comes to where a network computes ("cpu" or "cuda"); set `Metro.rounded` to it."""
     if precision == "auto":
-        native = torch.cuda.is_bf16_supported() if device == "cuda" else has_native_bfloat16()
-        precision = "bf16" if native else "fp32"
-    if precision == "bf16":
-        for module in (metro.backbone, *metro.blocks()[:-1]):
-            module.forward = _rounded(module.forward, device)
-    return precision
+        return torch.cuda.is_bf16_supported() if device == "cuda" else has_native_bfloat16()
+    return precision == "bf16"
 
 
-def _rounded(forward: Callable[[Tensor], Any], device: str) -> Callable[[Tensor], Any]:
-    def run(x: Tensor) -> Any:
-        with torch.autocast(device, torch.bfloat16):
-            output = forward(x)
-        if isinstance(output, Features):
-            seen = {name: part.float() for name, part in output._asdict().items() if part is not None}
-            return output._replace(**seen)
-        return output.float()
-
-    return run
+def rounding(device: torch.device) -> torch.autocast:
+    """Within it, matrix products round their factors to bfloat16."""
+    return torch.autocast(device.type, torch.bfloat16)

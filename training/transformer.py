@@ -9,11 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FAR = -1e4
+"""Added to the score of a token that is no neighbour: float16 and bfloat16 hold it, and softmax makes it 0."""
+
 
 class TransformerBlock(nn.Module):
     """(N, T, in_features) -> (N, T, out_features): embed, attend, project; the residual takes the block's input.
 
     No LayerNorm follows the embedding and no attention mask is added: the original's mask of ones adds exactly 0.
+
+    Args:
+        neighbours: (T, T) bool, the tokens that each token attends to, or None for all. Not in the state dict.
     """
 
     def __init__(
@@ -29,15 +35,28 @@ class TransformerBlock(nn.Module):
         dropout: float,
         layer_norm_eps: float,
         init_std: float,
+        neighbours: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.bert = Bert(in_features, hidden, feed_forward, layers, heads, position_rows, dropout, layer_norm_eps)
         self.cls_head = nn.Linear(hidden, out_features)
         self.residual = nn.Linear(in_features, out_features)
         self._initialise(init_std)
+        if neighbours is not None:
+            mask = torch.where(neighbours, 0.0, FAR)
+            for attention in self._attentions():
+                attention.mask = mask
 
     def forward(self, tokens: Tensor) -> Tensor:
         return self.cls_head(self.bert(tokens)) + self.residual(tokens)
+
+    @property
+    def attention_mask(self) -> Tensor | None:
+        """(T, T), what every layer adds to its scores: 0 for a neighbour, else FAR; None where all are neighbours."""
+        return self._attentions()[0].mask
+
+    def _attentions(self) -> list[SelfAttention]:
+        return [module for module in self.modules() if isinstance(module, SelfAttention)]
 
     def _initialise(self, std: float) -> None:
         for module in self.modules():
@@ -110,7 +129,9 @@ class Attention(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """softmax(q k' / sqrt(hidden / heads)) v, per head."""
+    """softmax(q k' / sqrt(hidden / heads) + mask) v, per head; without a mask there is nothing to add."""
+
+    mask: Tensor | None
 
     def __init__(self, hidden: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -119,6 +140,7 @@ class SelfAttention(nn.Module):
         self.query = nn.Linear(hidden, hidden)
         self.key = nn.Linear(hidden, hidden)
         self.value = nn.Linear(hidden, hidden)
+        self.register_buffer("mask", None, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, value = (
@@ -128,6 +150,8 @@ class SelfAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         # Written out: torch's fused attention for CPUs takes five times as long, forward and backward, at 128 tokens.
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
+        if self.mask is not None:
+            scores = scores + self.mask
         context = F.dropout(scores.softmax(dim=3).to(value.dtype), dropout) @ value
         return context.transpose(1, 2).flatten(2)
 

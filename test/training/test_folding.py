@@ -1,10 +1,15 @@
 """Folding changes the arithmetic, not the function."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from tiny_network import make_mesh, scramble, small_config
 
-from training.build import count_parameters
+from training.build import build, count_parameters
+from training.export import check_against_torch, export_onnx, probe_crops
 from training.folding import FoldedMetro
+from training.network import Metro
 
 
 @pytest.mark.parametrize("kind", ["default", "paper_body", "paper_hand"])
@@ -26,6 +31,36 @@ def test_folded_network_is_the_same_function(small_network, kind: str, hidden: t
         torch.testing.assert_close(folded.confidence, whole.confidence.sigmoid(), rtol=1e-9, atol=1e-9)
     else:
         assert folded.confidence is None
+
+
+def local_network(kind: str, hidden: tuple[int, ...] = (16, 8)) -> Metro:
+    torch.manual_seed(3)
+    return scramble(build(replace(small_config(kind, hidden), attention="local"), make_mesh((30, 40, 50))))
+
+
+@pytest.mark.parametrize("kind", ["default", "paper_body", "paper_hand"])
+def test_folded_network_attends_to_the_same_neighbours(kind: str) -> None:
+    metro = local_network(kind).double()
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        whole, folded = metro(images), FoldedMetro(metro)(images)
+        for block in metro.blocks():
+            block.attention_mask.zero_()
+        free = metro(images)
+    torch.testing.assert_close(folded.joints, whole.joints, rtol=1e-9, atol=1e-9)
+    assert (free.joints - whole.joints).abs().max() > 1e-4, "the mask must matter for this to mean anything"
+
+
+def test_local_attention_survives_the_export() -> None:
+    metro = local_network("default", (8,))
+    differences = check_against_torch(export_onnx(FoldedMetro(metro), 64), metro, probe_crops(64))
+    assert set(differences) == {"joints", "vertices", "camera", "confidence"}
+
+
+def test_free_attention_has_no_mask(small_network) -> None:
+    metro, _ = small_network("default")
+    assert FoldedMetro(metro).attention_mask is None
+    assert all(block.attention_mask is None for block in metro.blocks())
 
 
 def test_folded_network_has_no_batch_norm_left(small_network) -> None:

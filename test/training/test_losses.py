@@ -1,8 +1,12 @@
 """Every term against numbers worked out by hand."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from metro_ros.core.errors import ConfigError
 from training.losses import (
     BODY_WEIGHTS,
     HAND_WEIGHTS,
@@ -11,10 +15,16 @@ from training.losses import (
     Truth,
     joint_loss,
     keypoint_loss,
+    mean_over_levels,
     metro_losses,
-    vertices_loss,
+    vertex_errors,
 )
+from training.mesh_spec import MeshSpec
 from training.network import MetroOutput
+
+
+def vertices_loss(predicted, truth, weights, has_vertices=None) -> torch.Tensor:
+    return mean_over_levels(vertex_errors, predicted, truth, weights, has_vertices)
 
 
 def test_vertices_are_a_weighted_mean_absolute_error_over_levels() -> None:
@@ -22,6 +32,18 @@ def test_vertices_are_a_weighted_mean_absolute_error_over_levels() -> None:
     truth = (torch.zeros(2, 3, 3), torch.full((2, 4, 3), -0.5))
     assert vertices_loss(predicted, truth, (0.33, 0.5)) == pytest.approx(0.33 * 2 + 0.5 * 0.5)
     assert vertices_loss((predicted[0], None), truth, (0.33, 0.5)) == pytest.approx(0.33 * 2)
+
+
+def test_levels_whose_truth_is_unknown_do_not_count_but_are_reached() -> None:
+    """As every process that shares a step must reach the same parameters, whatever its samples know."""
+    coarse, fine = torch.full((2, 3, 3), 2.0, requires_grad=True), torch.full((2, 4, 3), 9.0, requires_grad=True)
+    truth = torch.zeros(2, 3, 3)
+    loss = vertices_loss((coarse, fine), (truth, None), (0.33, 0.5))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.33 * 2)
+    torch.testing.assert_close(coarse.grad, torch.full((2, 3, 3), 0.33 / 18))
+    assert fine.grad is not None and torch.all(fine.grad == 0)
+    assert vertices_loss((coarse, fine), (None, None), (0.33, 0.5)) == 0
 
 
 def test_vertices_count_only_samples_that_have_them() -> None:
@@ -71,6 +93,14 @@ def test_totals_weigh_as_the_paper() -> None:
     assert losses.total(LossWeights(0, 2, 0, ())) == pytest.approx(0.6)
 
 
+MESH = MeshSpec("two joints", ("Root", "End"), (-1, 0), (0,), (3,), np.zeros((5, 3), np.float32))
+WEIGHTS = LossWeights(joints=1.0, vertices=1.0, keypoints=1.0, levels=(2.0,))
+
+
+def _twice(part: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    return tuple(_twice(p) for p in part) if isinstance(part, tuple) else torch.cat([part, part])
+
+
 def make_output() -> tuple[MetroOutput, Truth, torch.Tensor]:
     """Two joints regressed as the first two of three vertices; the camera doubles."""
     joints = torch.tensor([[[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]])
@@ -88,7 +118,7 @@ def make_output() -> tuple[MetroOutput, Truth, torch.Tensor]:
 
 def test_all_terms_together() -> None:
     output, truth, regressor = make_output()
-    losses = metro_losses(output, truth, root_joints=(0,), level_weights=(2.0,), regressor=regressor)
+    losses = metro_losses(output, truth, mesh=MESH, weights=WEIGHTS, regressor=regressor)
     assert losses.joints == 0
     assert losses.keypoints == 0, "2 * (x + 0.5) is the projection"
     assert losses.vertices == pytest.approx(0.5)
@@ -98,11 +128,44 @@ def test_all_terms_together() -> None:
 
 def test_without_a_regressor_its_terms_are_zero() -> None:
     output, truth, _ = make_output()
-    losses = metro_losses(output, truth, root_joints=(0,), level_weights=(2.0,), regressor=None)
+    losses = metro_losses(output, truth, mesh=MESH, weights=WEIGHTS, regressor=None)
     assert (losses.regressed_joints, losses.regressed_keypoints) == (0, 0)
 
 
 def test_a_regressor_of_no_computed_level_is_refused() -> None:
     output, truth, _ = make_output()
     with pytest.raises(ValueError, match="5 vertices"):
-        metro_losses(output, truth, root_joints=(0,), level_weights=(1.0,), regressor=torch.zeros(2, 5))
+        metro_losses(output, truth, mesh=MESH, weights=WEIGHTS, regressor=torch.zeros(2, 5))
+
+
+def test_regressed_joints_are_taken_from_their_own_root() -> None:
+    """The mesh is a metre off the tokens: the 3D terms don't see it, the projection does."""
+    output, truth, regressor = make_output()
+    away = output._replace(vertices=(output.vertices[0] + 1.0,))
+    here, there = (metro_losses(o, truth, mesh=MESH, weights=WEIGHTS, regressor=regressor) for o in (output, away))
+    assert there.regressed_joints == pytest.approx(here.regressed_joints.item())
+    assert there.regressed_keypoints != pytest.approx(here.regressed_keypoints.item())
+
+
+def test_what_only_some_samples_have_is_averaged_over_those() -> None:
+    output, truth, regressor = make_output()
+    pair = MetroOutput(*(part if part is None else _twice(part) for part in output))
+    wrong = pair._replace(joints=pair.joints + torch.tensor([[[0.0] * 3] * 2, [[0.0] * 3, [0.0, 0.0, 6.0]]]))
+    both = Truth(*(part if part is None else _twice(part) for part in truth))
+    for has, expected in ((None, 3), ([1.0, 1.0], 3), ([0.0, 1.0], 6), ([1.0, 0.0], 0), ([0.0, 0.0], 0)):
+        known = both._replace(has_joints=None if has is None else torch.tensor(has))
+        losses = metro_losses(wrong, known, mesh=MESH, weights=WEIGHTS, regressor=regressor)
+        assert losses.joints == pytest.approx(expected)
+        assert losses.regressed_joints == pytest.approx(4 / 6 if has is None or sum(has) else 0)
+
+
+def test_weights_for_another_number_of_levels_are_refused() -> None:
+    output, truth, _ = make_output()
+    with pytest.raises(ConfigError, match="level"):
+        metro_losses(output, truth, mesh=MESH, weights=BODY_WEIGHTS, regressor=None)
+
+
+@pytest.mark.parametrize("change", [{"joints": -1.0}, {"levels": (0.5, float("nan"))}, {"edges": float("inf")}])
+def test_impossible_weights_are_refused(change: dict) -> None:
+    with pytest.raises(ConfigError, match="loss weights"):
+        replace(HAND_WEIGHTS, **change)

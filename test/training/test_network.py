@@ -180,6 +180,71 @@ def test_block_is_post_norm_attention_with_a_residual_from_its_input() -> None:
     torch.testing.assert_close(block(x), block.cls_head(out) + block.residual(x))
 
 
+def make_block(neighbours: torch.Tensor | None = None, **changes: float) -> TransformerBlock:
+    torch.manual_seed(0)
+    sizes = dict(in_features=5, hidden=8, feed_forward=12, out_features=3, layers=1, heads=2, position_rows=6)
+    numbers = dict(dropout=0.0, layer_norm_eps=1e-12, init_std=0.5) | changes
+    return TransformerBlock(**sizes, **numbers, neighbours=neighbours)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_local_attention_sees_neighbours_and_nothing_else(dtype: torch.dtype) -> None:
+    """One layer of a path of six tokens: what token 2 becomes depends on 1, 2 and 3 alone."""
+    apart = (torch.arange(6)[:, None] - torch.arange(6)).abs()
+    block = make_block(apart <= 1).to(dtype)
+    tokens = torch.randn(1, 6, 5).to(dtype)
+    out = block(tokens)[0, 2]
+    assert torch.isfinite(out).all()
+    for other in range(6):
+        moved = tokens.clone()
+        moved[0, other] += 1
+        assert torch.equal(block(moved)[0, 2], out) == (abs(other - 2) > 1), other
+
+
+def test_local_attention_changes_no_name_and_no_start(mesh: MeshSpec) -> None:
+    networks = []
+    for attention in ("free", "local"):
+        torch.manual_seed(0)
+        networks.append(build(replace(small_config("default"), attention=attention), mesh))
+    free, local = (network.state_dict() for network in networks)
+    assert free.keys() == local.keys()
+    assert all(torch.equal(free[name], local[name]) for name in free)
+
+
+def test_local_attention_needs_a_mesh_with_faces(mesh: MeshSpec) -> None:
+    with pytest.raises(ConfigError, match="faces"):
+        build(replace(small_config("default"), attention="local"), replace(mesh, faces=()))
+    with pytest.raises(ConfigError, match="attention"):
+        replace(default(), attention="near")
+
+
+PLACES = ("bert.dropout", "attention.self", "attention.output.dropout", "output.dropout")
+"""Where a block drops: embeddings, attention probabilities, both sums before a LayerNorm."""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_dropout_is_at_its_four_places_in_training_only(place: str) -> None:
+    block = make_block(dropout=0.0)
+    names = [name for name, _ in block.named_modules() if name.endswith(place)]
+    module = block.get_submodule(min(names, key=len))
+    if isinstance(module, torch.nn.Dropout):
+        module.p = 0.5
+    else:
+        module.dropout = 0.5
+    tokens = torch.randn(1, 6, 5)
+    assert not torch.equal(block(tokens), block(tokens)), "drawn anew every time"
+    block.eval()
+    assert torch.equal(block(tokens), block(tokens))
+
+
+@pytest.mark.parametrize("preset", [paper_body, paper_hand])
+def test_the_papers_networks_drop_a_tenth(preset) -> None:
+    assert {block.dropout for block in preset().blocks} == {0.1}
+    block = make_block(dropout=0.1)
+    assert [m.p for m in block.modules() if isinstance(m, torch.nn.Dropout)] == [0.1] * 3
+    assert block.bert.encoder.layer[0].attention.self.dropout == 0.1
+
+
 def test_keypoints_are_where_the_heatmap_peaks() -> None:
     head = KeypointHead(joints=2, image_channels=4)
     heatmaps = torch.full((1, 2, 8, 16), -50.0)
@@ -212,8 +277,11 @@ def test_camera_fit_never_mirrors() -> None:
 
 
 def test_config_survives_a_round_trip() -> None:
-    for config in (default(), paper_body(), paper_hand()):
+    for config in (default(), paper_body(), paper_hand(), replace(default(), attention="local")):
         assert config_from_dict(config_to_dict(config)) == config
+    older = config_to_dict(default())
+    del older["attention"]
+    assert config_from_dict(older) == default()
     with pytest.raises(ConfigError, match="network config"):
         config_from_dict({**config_to_dict(default()), "depth": 3})
 
