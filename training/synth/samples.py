@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from metro_ros.core.crop import Box, box_from_points
+from metro_ros.core.crop import Box, box_from_points, whole_image_box
 from training.body import BodyBank
+from training.datasets.sample import Dense, Sample
 from training.mesh_spec import MeshSpec
 from training.motion import Motion
 from training.synth.appearance import find_regions, sample_appearance
@@ -50,36 +51,18 @@ class SampleConfig:
     pose: PoseConfig = field(default_factory=PoseConfig)
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One labelled crop. Metres, root-relative, in the crop's ray frame; keypoints in crop coordinates [-1, 1].
-
-    Attributes:
-        image: (S, S, 3) uint8 RGB.
-        joints: (J, 3) float32. coarse: (111, 3) float32. middle: (1229, 3) float32.
-        keypoints: (J, 2) float32. visible: (J,) float32, 1 inside both the crop and the image.
-        mask: (32, 32) float32 share of the person in each cell, what hides it left out.
-        surface: (3, 32, 32) float32 template coordinates of the visible surface, metres.
-        person: 1.0, or 0.0 for an empty room (then the rest is zero).
-    """
-
-    image: NDArray[np.uint8]
-    joints: NDArray[np.float32]
-    coarse: NDArray[np.float32]
-    middle: NDArray[np.float32]
-    keypoints: NDArray[np.float32]
-    visible: NDArray[np.float32]
-    mask: NDArray[np.float32]
-    surface: NDArray[np.float32]
-    person: np.float32
-
-
 class SampleMaker:
-    """Draws samples without end; the same generator state gives the same sample."""
+    """Draws samples without end; the same generator state gives the same sample.
+
+    Their image is the crop itself, its box the whole of it, and their axes are those of the ray through its centre.
+    Keypoints are confident where they lie inside the crop and the image it was taken from; vertices are those of the
+    mesh's middle level (a coarser one selects rows of it), relative to the root joints as the 3D joints are.
+    """
 
     def __init__(self, bank: BodyBank, mesh: MeshSpec, motions: list[Motion], seed: int, config: SampleConfig) -> None:
         assert mesh.template is not None
         self.bank, self.mesh, self.config = bank, mesh, config
+        self.joint_names = mesh.joint_names
         self.stage = Stage(bank, mesh)
         self.regions = find_regions(bank)
         self.poses = PoseSampler(bank, motions, config.pose)
@@ -181,38 +164,42 @@ class SampleMaker:
         def relative(points: NDArray[np.float32]) -> NDArray[np.float32]:
             return ((points - root) @ camera_from_ray).astype(np.float32)  # rows times R: the ray's axes
 
+        whole = whole_image_box(config.size, config.size)
         return Sample(
+            key="person",
             image=take(rng, small, sample_look(rng)),
+            box=whole,
+            keypoints_px=whole.to_pixels(keypoints).astype(np.float32),
+            keypoint_confidence=visible.astype(np.float32),
             joints=relative(posed.joints),
-            coarse=relative(posed.vertices[mesh.rows[0]]),
-            middle=relative(middle),
-            keypoints=keypoints.astype(np.float32),
-            visible=visible.astype(np.float32),
-            mask=np.asarray(share, np.float32),
-            surface=(surface * self._surface_span + self._surface_low).transpose(2, 0, 1).astype(np.float32),
-            person=np.float32(1.0),
+            joint_confidence=np.ones(mesh.joint_count, np.float32),
+            vertices=relative(middle),
+            dense=Dense(
+                mask=np.asarray(share, np.float32),
+                surface=(surface * self._surface_span + self._surface_low).transpose(2, 0, 1).astype(np.float32),
+            ),
         )
 
     def _empty(self, rng: np.random.Generator) -> Sample:
-        config, mesh = self.config, self.mesh
+        config = self.config
         width, height = config.view.width, config.view.height
         box = Box(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(100, 640))
         image = take(rng, self._backdrop(rng, box, config.size), sample_look(rng))
-        joints = mesh.joint_count
+        joints = self.mesh.joint_count
 
         def zeros(*shape: int) -> NDArray[np.float32]:
             return np.zeros(shape, np.float32)
 
         return Sample(
+            key="empty room",
             image=image,
+            box=whole_image_box(config.size, config.size),
+            keypoints_px=zeros(joints, 2),
+            keypoint_confidence=zeros(joints),
             joints=zeros(joints, 3),
-            coarse=zeros(mesh.level_sizes[0], 3),
-            middle=zeros(mesh.level_sizes[1], 3),
-            keypoints=zeros(joints, 2),
-            visible=zeros(joints),
-            mask=zeros(_DENSE_SIZE, _DENSE_SIZE),
-            surface=zeros(3, _DENSE_SIZE, _DENSE_SIZE),
-            person=np.float32(0.0),
+            joint_confidence=zeros(joints),
+            dense=Dense(zeros(_DENSE_SIZE, _DENSE_SIZE), zeros(3, _DENSE_SIZE, _DENSE_SIZE)),
+            person=False,
         )
 
 
