@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.augment import Batch
+from training.datasets.mixture import Batch
 from training.heads import cell_centres
+from training.losses import Truth
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +53,36 @@ def heatmap_targets(keypoints: Tensor, size: int, sigma_cells: float = 1.0) -> T
 
 
 def side_loss(output: Seen, batch: Batch, weights: SideWeights) -> Tensor:
-    """Weighted sum of the side tasks; scalars, averaged over the joints and pixels that each task knows of."""
-    seen = batch.visible
+    """Weighted sum of the side tasks; scalars, averaged over the joints and pixels that each task knows of.
+
+    Whether a joint is visible is known only of samples with dense truth: elsewhere an unknown keypoint may be in view.
+    """
+    seen = batch.keypoint_confidence
     seen_count = seen.sum().clamp(min=1.0)
     target = heatmap_targets(batch.keypoints, output.heatmaps.shape[-1])
     heatmaps = (-(target * output.heatmaps.flatten(2).log_softmax(dim=2)).sum(dim=2) * seen).sum() / seen_count
     keypoints = ((output.keypoints - batch.keypoints).abs().sum(dim=2) * seen).sum() / seen_count
-    covered = batch.mask[:, None]
-    body = (covered > 0.5).float()
-    surface = ((output.surface - batch.surface).abs() * body).sum() / (3.0 * body.sum().clamp(min=1.0))
-    terms = (
-        (weights.heatmaps, heatmaps),
-        (weights.keypoints, keypoints),
-        (weights.confidence, F.binary_cross_entropy_with_logits(output.confidence, seen)),
-        (weights.mask, F.binary_cross_entropy_with_logits(output.mask, covered)),
-        (weights.surface, surface),
-    )
-    return torch.stack([weight * term for weight, term in terms]).sum()
+    known = batch.has_dense / batch.has_dense.sum().clamp(min=1.0)
+    believed = F.binary_cross_entropy_with_logits(output.confidence, seen, reduction="none").mean(dim=1)
+    terms = [
+        weights.heatmaps * heatmaps,
+        weights.keypoints * keypoints,
+        weights.confidence * (believed * known).sum(),
+    ]
+    if batch.mask is not None and batch.surface is not None:
+        covered = batch.mask[:, None]
+        body = (covered > 0.5).float()
+        outline = F.binary_cross_entropy_with_logits(output.mask, covered, reduction="none").mean(dim=(1, 2, 3))
+        surface = ((output.surface - batch.surface).abs() * body).sum() / (3.0 * body.sum().clamp(min=1.0))
+        terms += [weights.mask * (outline * known).sum(), weights.surface * surface]
+    return torch.stack(terms).sum()
 
 
-def anchor_loss(joints: Tensor, batch: Batch) -> Tensor:
+def anchor_loss(joints: Tensor, truth: Truth) -> Tensor:
     """Mean absolute error of the joint tokens (N, J, 3), unaligned: the joint loss of the paper compares shapes only,
     and this pins the tokens to the mesh's own origin, which the camera needs."""
-    people = batch.person[:, None, None]
-    errors = ((joints - batch.joints).abs() * people).sum()
-    return errors / (people.sum().clamp(min=1.0) * batch.joints[0].numel())
+    known = truth.joint_confidence[:, :, None]
+    if truth.has_joints is not None:
+        known = known * truth.has_joints[:, None, None]
+    errors = ((joints - truth.joints).abs() * known).sum()
+    return errors / (3.0 * known.sum()).clamp(min=1.0)

@@ -8,38 +8,37 @@ run side by side, one core each.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from training.augment import Batch
+from metro_ros.core.errors import ConfigError
+from training.datasets.mixture import Batch
 from training.losses import LossWeights, Truth, metro_losses
 from training.masking import mask_tokens
+from training.mesh_spec import MeshSpec
 from training.network import Metro, MetroOutput
 from training.side_losses import Seen, SideWeights, anchor_loss, side_loss
 
 Stage = Literal["backbone", "tokens", "all"]
+BACKBONE_WEIGHTS = ("backbone.", "keypoint_head.")
+TOKEN_WEIGHTS = ("conv_learn_tokens.", "trans_encoder.", "upsampling")
+"""Which weights the first two stages train, by the beginnings of their names."""
 
 
-def whole_loss(output: MetroOutput, batch: Batch, mesh_roots: tuple[int, ...], weights: LossWeights) -> Tensor:
-    """METRO's losses on the joints, the computed levels and the camera of a batch."""
-    truth = Truth(
-        joints=batch.joints,
-        vertices=(batch.coarse, batch.middle, batch.middle),
-        keypoints=batch.keypoints,
-        joint_confidence=torch.ones_like(batch.visible),
-        keypoint_confidence=batch.visible,
-        has_joints=batch.person,
-        has_vertices=batch.person,
-    )
-    losses = metro_losses(output, truth, root_joints=mesh_roots, level_weights=weights.levels, regressor=None)
+def whole_loss(
+    output: MetroOutput, truth: Truth, mesh: MeshSpec, weights: LossWeights, regressor: Tensor | None
+) -> Tensor:
+    """METRO's losses on joints, camera and every level that was computed and is known; see `losses.metro_losses`."""
+    losses = metro_losses(output, truth, mesh=mesh, weights=weights, regressor=regressor)
     return losses.total(weights)
 
 
 def look(metro: Metro, images: Tensor) -> Seen:
     """The backbone and its keypoint head alone."""
-    features = metro.backbone(images)
+    features = metro.see(images)
     assert metro.keypoint_head is not None
     assert features.heatmaps is not None and features.mask is not None and features.surface is not None
     keypoints, confidence = metro.keypoint_head(features.heatmaps, features.image)
@@ -52,8 +51,7 @@ def imagine(metro: Metro, keypoints: Tensor, confidence: Tensor, token_mask: Ten
     cells = int(math.sqrt(metro.conv_learn_tokens.in_channels))
     image = keypoints.new_zeros(len(keypoints), metro.backbone.out_channels, cells, cells)
     tokens = mask_tokens(metro.tokens(image, keypoints, confidence), token_mask)
-    for block in metro.trans_encoder:
-        tokens = block(tokens)
+    tokens = metro.attend(tokens)
     joints, coarse = tokens[:, : metro.mesh.joint_count], tokens[:, metro.mesh.joint_count :]
     camera = metro.camera(tokens, keypoints, confidence)
     return MetroOutput(camera, joints, metro.upsample(coarse, 2), keypoints, confidence, None, None, None)
@@ -64,41 +62,78 @@ def disturb_keypoints(batch: Batch, generator: torch.Generator) -> tuple[Tensor,
     shape, device = batch.keypoints.shape, batch.keypoints.device
     sigma = 0.06 * torch.rand(shape[0], 1, 1, generator=generator).to(device)
     noise = torch.randn(shape, generator=generator).to(device)
-    seen = batch.visible[..., None]
+    seen = batch.keypoint_confidence[..., None]
     guess = batch.keypoints.clamp(-1, 1) + 0.15 * noise
     keypoints = torch.where(seen > 0, batch.keypoints + sigma * noise, guess.clamp(-1, 1))
-    belief = 1.0 + 4.0 * torch.rand(batch.visible.shape, generator=generator).to(device)
-    return keypoints, torch.where(batch.visible > 0, belief, -belief)
+    belief = 1.0 + 4.0 * torch.rand(batch.keypoint_confidence.shape, generator=generator).to(device)
+    return keypoints, torch.where(batch.keypoint_confidence > 0, belief, -belief)
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What a network is trained to do.
+
+    Attributes:
+        weights: of METRO's own terms.
+        side: of the side tasks, or None for a network whose backbone has none.
+        levels: how many mesh levels are computed, coarsest first; None for all.
+        regressed: whether joints regressed from the finest mesh count too, as in the paper.
+    """
+
+    weights: LossWeights
+    side: SideWeights | None
+    levels: int | None
+    regressed: bool
+
+    def __post_init__(self) -> None:
+        if self.regressed and self.levels is not None:
+            raise ConfigError("regressed joints", expected="all levels computed", got=f"{self.levels} of them")
 
 
 def stage_loss(
     stage: Stage,
     metro: Metro,
     batch: Batch,
+    truth: Truth,
     images: Tensor,
-    token_mask: Tensor,
     generator: torch.Generator,
-    weights: LossWeights,
-    side: SideWeights,
-) -> Tensor:
-    """The loss of one batch in one stage.
+    objective: Objective,
+) -> tuple[Tensor, MetroOutput | None]:
+    """The loss of one batch in one stage, and what the network answered where it answered in full.
 
     Args:
+        truth: of the batch, see `training.truth`.
         images: (N, 3, S, S) normalised.
-        token_mask: (N, T, 1) of masked vertex modelling.
+        generator: of the CPU, for what the stage draws.
+
+    Raises:
+        ConfigError: a stage of the side tasks for a network without them.
     """
-    roots = metro.mesh.root_joints
+    side, mesh = objective.side, metro.mesh
+    regressor = metro.joint_regressor if objective.regressed else None
+    if stage == "all":
+        output = metro(images, token_mask=batch.token_mask, levels=objective.levels)
+        loss = whole_loss(output, truth, mesh, objective.weights, regressor)
+        if side is not None:
+            assert output.keypoints is not None and output.confidence is not None
+            assert output.heatmaps is not None and output.mask is not None and output.surface is not None
+            seen = Seen(output.keypoints, output.confidence, output.heatmaps, output.mask, output.surface)
+            loss = loss + side_loss(seen, batch, side) + side.anchored_joints * anchor_loss(output.joints, truth)
+        return loss, output
+    if side is None:
+        raise ConfigError(f"stage {stage}", expected="a network with side tasks", got="one without")
     if stage == "backbone":
-        return side_loss(look(metro, images), batch, side)
-    if stage == "tokens":
-        output = imagine(metro, *disturb_keypoints(batch, generator), token_mask)
-        return whole_loss(output, batch, roots, weights) + side.anchored_joints * anchor_loss(output.joints, batch)
-    output = metro(images, token_mask=token_mask, levels=2)
-    assert output.keypoints is not None and output.confidence is not None
-    assert output.heatmaps is not None and output.mask is not None and output.surface is not None
-    seen = Seen(output.keypoints, output.confidence, output.heatmaps, output.mask, output.surface)
-    return (
-        whole_loss(output, batch, roots, weights)
-        + side_loss(seen, batch, side)
-        + side.anchored_joints * anchor_loss(output.joints, batch)
-    )
+        return side_loss(look(metro, images), batch, side), None
+    output = imagine(metro, *disturb_keypoints(batch, generator), batch.token_mask)
+    loss = whole_loss(output, truth, mesh, objective.weights, regressor)
+    return loss + side.anchored_joints * anchor_loss(output.joints, truth), output
+
+
+def freeze_the_rest(stage: Stage, metro: Metro) -> None:
+    """No gradient for parameters that a stage never reaches: processes that share a step wait for every other one."""
+    if stage == "all":
+        return
+    for name, parameter in metro.named_parameters():
+        seen = name.startswith(BACKBONE_WEIGHTS)
+        if seen != (stage == "backbone"):
+            parameter.requires_grad_(False)

@@ -1,317 +1,281 @@
-"""Train the default network on stored synthetic crops; interrupt it at any time, and go on with --resume.
+"""Train a network on any mix of datasets; interrupt it at any time, and go on with --resume.
 
-python -m training.train --motions FILE --shards DIR --validation DIR --out DIR --steps N
+python -m training.train --preset NAME --data KIND:PATH ... --out DIR
 
-Under torchrun every process takes its share of each batch, on a GPU of its own where there are GPUs. On a CPU, one
-process a core with one thread each beats one process with many threads as soon as anything else runs: threads meet at
-every layer, processes once a step.
+The run folder holds last.safetensors and best.safetensors (both export to a bundle), run.json, metrics.jsonl and the
+curves and pictures for `tensorboard --logdir DIR`. On a CPU, --devices 2 (one process a core, one thread each) beats
+one process with two threads as soon as anything else runs: threads meet at every layer, processes once a step.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import math
 import os
+import signal
 import sys
-import time
-from dataclasses import dataclass, field
+import types
+import warnings
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import get_args
 
-import numpy as np
+import lightning.pytorch as pl
 import torch
-import torch.distributed as dist
-from tqdm import tqdm
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 
 from metro_ros.core.errors import ConfigError, MetroError
-from metro_ros.core.metrics import mpjpe, pa_mpjpe
-from metro_ros.core.skeleton import J14
-from training.anny_spec import load_anny_spec
-from training.augment import AugmentConfig, Batch, augment
-from training.body import TRAINING_BANK, load_body_bank
-from training.build import MetroConfig, build, default
-from training.checkpoint import load_checkpoint, make_record, network_from_record
-from training.crop_source import CropSource
-from training.losses import LossWeights
-from training.masking import sample_token_mask
-from training.motion import load_motions
+from training.build import ARCHITECTURES, Attention, MetroConfig, build, with_architecture
+from training.build import PRESETS as NETWORKS
+from training.checkpoint import load_checkpoint
+from training.data import MetroData
+from training.datasets.augment import NONE, AugmentConfig
+from training.datasets.catalogue import KINDS, open_source
+from training.datasets.mixture import Mixture
+from training.mesh_choice import add_mesh_options, choose_mesh
+from training.mesh_spec import MeshSpec
+from training.module import MetroModule
 from training.network import Metro
-from training.normalize import Normalize
-from training.precision import Precision, set_precision
-from training.side_losses import SideWeights
-from training.stages import Stage, stage_loss
+from training.precision import Precision, is_rounded
+from training.presets import PRESETS, Schedule, TrainConfig
+from training.pretrained import load_backbone_weights
+from training.run_folder import LAST, JsonLines, KeepCheckpoints, ReportSkipped, SafetensorsIO, describe
+from training.schedule import Length
+from training.shrink import shrunk
+from training.stages import BACKBONE_WEIGHTS, TOKEN_WEIGHTS, Stage
+from training.truth import TruthMaker
+from training.widths import constant_width
 
-BACKBONE_WEIGHTS = ("backbone.", "keypoint_head.")
-TOKEN_WEIGHTS = ("conv_learn_tokens.", "trans_encoder.", "upsampling")
-Schedule = Literal["cosine", "step"]
-"""Half a cosine after a warm-up, or the paper's: constant, a tenth of it from half way on, no warm-up."""
+
+def train(options: argparse.Namespace) -> MetroModule:
+    """One run as the command line says. Raises a MetroError for whatever a user can mend."""
+    pl.seed_everything(options.seed, verbose=False)
+    config = configure(options)
+    options.out.mkdir(parents=True, exist_ok=True)
+    chosen = choose_mesh(options)
+    network = change_network(NETWORKS[config.network](), chosen.spec, options)
+
+    metro = build(network, chosen.spec)
+    accelerator = options.accelerator if options.accelerator != "auto" else _best_accelerator()
+    metro.rounded = is_rounded(options.precision, "cuda" if accelerator == "gpu" else "cpu")
+    _start_from(metro, options)
+
+    def mix(texts: list[str], augment: AugmentConfig, mask_ratio: float) -> Mixture:
+        sources = [open_source(text, chosen.spec) for text in texts]
+        return Mixture(
+            sources, chosen.spec, augment, config.crop_style, network.image_size, chosen.pose_size, mask_ratio,
+            options.seed,
+        )  # fmt: skip
+
+    mixture = mix(options.data, config.augment, network.mask_ratio)
+    validation = mix(options.validation, NONE, 0.0) if options.validation else None
+    truth = TruthMaker(chosen.spec, chosen.body_model, mixture.vertex_count)
+    length = run_length(options, config, len(mixture))
+    module = MetroModule(metro, network, truth, config, length, options.stage, chosen.bundle)
+    data = MetroData(mixture, validation, config.batch, options.workers)
+    trainer = make_trainer(options, config, length, accelerator)
+    if trainer.is_global_zero:
+        run = describe(options, module, mixture, validation)
+        (options.out / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    last = options.out / LAST
+    with _finish_step_on_interrupt(module):
+        trainer.fit(module, data, ckpt_path=str(last) if options.resume and last.exists() else None)
+    if options.report is not None and not module.stop_requested:
+        report(trainer, module, data, options.report)
+    return module
 
 
-@dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """How the default network is trained.
+def report(trainer: pl.Trainer, module: MetroModule, data: MetroData, path: Path) -> None:
+    """Write what the final weights score on the validation set."""
+    if data.validation is None:
+        raise ConfigError("a report", expected="--validation, to measure on", got="none")
+    (scores,) = trainer.validate(module, data, verbose=False)
+    if trainer.is_global_zero:
+        path.write_text(json.dumps({"step": trainer.global_step, **scores}, indent=1) + "\n")
 
-    The paper's weights for joints, vertices and 2D; the coarse and middle levels carry the vertex loss, since the last
-    upsampling is fixed and would only repeat the middle level at ten times its cost.
-    """
 
-    batch: int = 32
-    learning_rate: float = 8e-4
-    final_learning_rate: float = 5e-6
-    schedule: Schedule = "cosine"
-    warm_up_steps: int = 300
-    weight_decay: float = 0.0
-    save_every_s: float = 300.0
-    weights: LossWeights = field(
-        default_factory=lambda: LossWeights(joints=1000.0, vertices=100.0, keypoints=100.0, levels=(0.5, 0.5, 0.0))
+def configure(options: argparse.Namespace) -> TrainConfig:
+    """The preset, with what the command line says instead."""
+    names = {field.name for field in fields(TrainConfig)}
+    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
+    return replace(PRESETS[options.preset](), **given)
+
+
+def change_network(network: MetroConfig, mesh: MeshSpec, options: argparse.Namespace) -> MetroConfig:
+    """The preset's network with what the command line says instead."""
+    if options.architecture is not None:
+        network = with_architecture(network, options.architecture)
+    if options.constant_width:
+        network = constant_width(network, mesh)
+    if options.tiny:
+        network = shrunk(network)
+    given = {name: getattr(options, name) for name in ("mask_ratio", "attention")}
+    return replace(network, **{name: value for name, value in given.items() if value is not None})
+
+
+def run_length(options: argparse.Namespace, config: TrainConfig, rows: int) -> Length:
+    """Of --minutes, --steps, --epochs or the preset's epochs, the first that is given."""
+    if options.minutes is not None:
+        return Length(minutes=options.minutes)
+    if options.steps is not None:
+        return Length(steps=options.steps)
+    if config.epochs is None:
+        raise ConfigError("length of training", expected="--steps, --epochs or --minutes", got="none")
+    samples = config.batch * config.accumulate * options.devices * options.nodes
+    return Length(steps=config.epochs * math.ceil(rows / samples), epochs=config.epochs)
+
+
+def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Length, accelerator: str) -> pl.Trainer:
+    """Lightning's trainer for one device or many."""
+    _quieten()
+    several = options.devices * options.nodes > 1
+    if several and accelerator == "cpu":
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    callbacks: list[Callback] = [ReportSkipped(), TQDMProgressBar(refresh_rate=options.log_every)]
+    if config.ema_decay is not None:
+        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+    callbacks.append(KeepCheckpoints(options.out, options.save_every_s))
+    return pl.Trainer(
+        accelerator=accelerator,
+        devices=options.devices,
+        num_nodes=options.nodes,
+        strategy="ddp" if several else "auto",
+        max_epochs=-1,
+        max_steps=length.steps if length.steps is not None else -1,
+        accumulate_grad_batches=config.accumulate,
+        val_check_interval=options.validate_every * config.accumulate if options.validation else None,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        limit_val_batches=1.0 if options.validation else 0,
+        log_every_n_steps=options.log_every,
+        logger=[TensorBoardLogger(options.out, name="", version=""), JsonLines(options.out / "metrics.jsonl")],
+        callbacks=callbacks,
+        plugins=[SafetensorsIO()],
+        default_root_dir=options.out,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
     )
-    side: SideWeights = field(default_factory=SideWeights)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
-def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Of a step, by the config's schedule over the whole of training (progress 0 to 1); see Schedule."""
-    if config.schedule == "step":
-        return config.learning_rate * (0.1 if progress >= 0.5 else 1.0)
-    cosine = 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
-    rate = config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * cosine
-    return rate * min(1.0, (step + 1) / config.warm_up_steps)
+def _start_from(metro: Metro, options: argparse.Namespace) -> None:
+    """Weights of other runs: all of them, those of the tokens or of the backbone, or an ImageNet backbone."""
+    for path, prefixes in (
+        (options.start_from, ("",)),
+        (options.tokens_from, TOKEN_WEIGHTS),
+        (options.backbone_from, BACKBONE_WEIGHTS),
+    ):
+        if path is None:
+            continue
+        source, _, _ = load_checkpoint(path)
+        weights = {name: value for name, value in source.state_dict().items() if name.startswith(prefixes)}
+        own = metro.state_dict()
+        misfits = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+        if misfits:
+            raise ConfigError(f"weights of {path}", expected="the same network", got=f"another {misfits[0]}")
+        metro.load_state_dict(weights, strict=False)
+    if options.imagenet is not None:
+        report = load_backbone_weights(metro, options.imagenet)
+        print(f"backbone: {report}", file=sys.stderr)
 
 
-def validate(metro: Metro, source: CropSource) -> dict[str, float]:
-    """J14 errors of the joint tokens on every stored crop, millimetres."""
-    device = metro.template_tokens.device
-    normalize = Normalize().to(device)
-    metro.eval()
-    predicted, truth = [], []
-    with torch.no_grad():
-        for shard in source.shards:
-            for start in range(0, len(shard["image"]), 50):
-                images = normalize(torch.from_numpy(shard["image"][start : start + 50]).to(device))
-                images = images.contiguous(memory_format=torch.channels_last)
-                predicted.append(metro(images, levels=1).joints.cpu().numpy())
-                truth.append(shard["joints"][start : start + 50])
-    metro.train()
-    names = metro.mesh.joint_names
-    columns = [names.index(name) for name in J14]
-    ours, theirs = np.concatenate(predicted)[:, columns], np.concatenate(truth)[:, columns]
-    hips = [J14.index("R_Hip"), J14.index("L_Hip")]
-    ours = ours - ours[:, hips].mean(axis=1, keepdims=True)
-    theirs = theirs - theirs[:, hips].mean(axis=1, keepdims=True)
-    return {
-        "mpjpe_mm": 1000 * float(np.mean(mpjpe(ours, theirs))),
-        "pa_mpjpe_mm": 1000 * float(np.mean(pa_mpjpe(ours, theirs))),
-    }
+class _finish_step_on_interrupt:
+    """Ctrl-C ends training after the running step, with everything saved; a second one ends it at once."""
+
+    def __init__(self, module: MetroModule) -> None:
+        self.module = module
+
+    def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGINT, self._request)
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _request(self, number: int, frame: types.FrameType | None) -> None:
+        signal.signal(signal.SIGINT, self.before)
+        self.module.stop_requested = True
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a run has come."""
-
-    step: int = 0
-    seconds: float = 0.0
+def _best_accelerator() -> str:
+    return "gpu" if torch.cuda.is_available() else "cpu"
 
 
-class Trainer:
-    """One run: network, optimiser, and the checkpoint that holds both."""
-
-    def __init__(
-        self, metro: Metro, network: MetroConfig, config: TrainConfig, out: Path, seed: int, device: str = "cpu"
-    ) -> None:
-        self.device = torch.device(device)
-        self.metro = metro.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network, self.config, self.out, self.seed = network, config, out, seed
-        trained = [parameter for parameter in metro.parameters() if parameter.requires_grad]
-        self.optimiser = torch.optim.AdamW(
-            trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        self.progress = Progress()
-        self.rank = dist.get_rank() if dist.is_initialized() else 0
-        self.processes = dist.get_world_size() if dist.is_initialized() else 1
-
-    @property
-    def checkpoint(self) -> Path:
-        return self.out / "last.pt"
-
-    def save(self) -> None:
-        """Write the checkpoint; a crash in the middle leaves the old one whole."""
-        state: dict[str, Any] = {
-            "metro": make_record(self.metro, self.network),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.progress.step,
-            "seconds": self.progress.seconds,
-        }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
-
-    def resume(self) -> None:
-        """Go on from the checkpoint."""
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        restored, _, _ = network_from_record(state["metro"])
-        self.metro.load_state_dict(restored.state_dict())
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.progress = Progress(state["step"], state["seconds"])
-
-    def start_from(self, checkpoint: Path, prefixes: tuple[str, ...]) -> None:
-        """Take the weights whose names start with one of `prefixes` from another run."""
-        source, _, _ = load_checkpoint(checkpoint)
-        weights = {key: value for key, value in source.state_dict().items() if key.startswith(prefixes)}
-        self.metro.load_state_dict(weights, strict=False)
-
-    def run(
-        self, source: CropSource, validation: CropSource | None, steps: int, minutes: float | None, stage: Stage
-    ) -> None:
-        """Train to `steps`, or, when `minutes` is given, until they are over (the schedule then follows the clock)."""
-        normalize, log = Normalize().to(self.device), (self.out / "log.jsonl").open("a")
-        joints, coarse = self.metro.mesh.joint_count, self.metro.mesh.level_sizes[0]
-        count = self.config.batch // self.processes
-        began = time.monotonic() - self.progress.seconds
-        saved = time.monotonic()
-        self.metro.train()
-        average = None
-        with tqdm(
-            total=steps if minutes is None else None,
-            initial=self.progress.step,
-            desc="train",
-            unit="step",
-            disable=self.rank > 0,
-            mininterval=5,
-        ) as bar:
-            while True:
-                step, self.progress.seconds = self.progress.step, time.monotonic() - began
-                share = self._agree(step / steps if minutes is None else self.progress.seconds / (60 * minutes))
-                if share >= 1.0:
-                    break
-                rng = np.random.default_rng([self.seed, step, self.rank])
-                generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-                stored = Batch(*(column.to(self.device) for column in source.batch(rng, count)))
-                batch = augment(stored, self.config.augment, generator)
-                mask = sample_token_mask(count, joints, coarse, self.network.mask_ratio, generator=generator)
-                for group in self.optimiser.param_groups:
-                    group["lr"] = learning_rate(self.config, step, share)
-                images = normalize(batch.image)
-                loss = stage_loss(
-                    stage,
-                    self.metro,
-                    batch,
-                    images,
-                    mask.to(self.device),
-                    generator,
-                    self.config.weights,
-                    self.config.side,
-                )
-                self.optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                self._average_gradients()
-                self.optimiser.step()
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise ConfigError("training diverged", expected="a finite loss", got=f"{value} at step {step}")
-                average = value if average is None else 0.98 * average + 0.02 * value
-                self.progress.step += 1
-                bar.update()
-                bar.set_postfix(loss=f"{average:.2f}", crops=len(source), refresh=False)
-                if time.monotonic() - saved > self.config.save_every_s:
-                    saved = time.monotonic()
-                    source.refresh()
-                    if self.rank > 0:
-                        continue
-                    self.save()
-                    report: dict[str, Any] = {"step": step, "seconds": round(self.progress.seconds), "loss": average}
-                    report |= validate(self.metro, validation) if validation else {}
-                    log.write(json.dumps(report) + "\n")
-                    log.flush()
-                    bar.write(json.dumps(report))
-        if self.rank == 0:
-            self.save()
-
-    def _average_gradients(self) -> None:
-        """One all-reduce of every gradient; the processes start alike and so stay alike."""
-        if self.processes == 1:
-            return
-        gradients = [parameter.grad for parameter in self.metro.parameters() if parameter.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.processes
-        for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-
-    def _agree(self, share: float) -> float:
-        """The first process's share, so that all of them stop at the same step."""
-        if self.processes == 1:
-            return share
-        value = torch.tensor([share], dtype=torch.float64, device=self.device)
-        dist.broadcast(value, src=0)
-        return float(value)
+def _quieten() -> None:
+    """Lightning's advertisements are not the user's business; its errors are."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.train", description=__doc__.splitlines()[0])
-    parser.add_argument("--motions", type=Path, required=True, help="motion file; fits the mesh levels the first time")
-    parser.add_argument("--shards", type=Path, required=True, help="folder by python -m training.synth --crops")
-    parser.add_argument("--validation", type=Path, help="another such folder, from motions that --shards never saw")
-    parser.add_argument("--out", type=Path, required=True, help="run folder: last.pt, log.jsonl")
-    parser.add_argument("--steps", type=int, default=30000, help="batches (default %(default)s)")
-    parser.add_argument("--minutes", type=float, help="stop by the clock instead")
-    parser.add_argument("--stage", choices=get_args(Stage), default="all", help="see training.stages")
-    parser.add_argument("--backbone-from", type=Path, help="checkpoint to take the backbone's weights from")
-    parser.add_argument("--tokens-from", type=Path, help="checkpoint to take all other weights from")
-    parser.add_argument("--schedule", choices=get_args(Schedule), default=TrainConfig().schedule)
-    parser.add_argument("--learning-rate", type=float, default=TrainConfig().learning_rate)
-    parser.add_argument("--final-learning-rate", type=float, default=TrainConfig().final_learning_rate)
-    parser.add_argument(
-        "--precision", choices=get_args(Precision), default="auto", help="auto: bf16 where it is native"
+def parser() -> argparse.ArgumentParser:
+    """Every option of a run."""
+    words = argparse.ArgumentParser(
+        prog="python -m training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU where one is")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, help="CPU threads (default: all)")
-    parser.add_argument("--cache", type=Path, help="where bodies and mesh spec are kept (default ~/.cache/metro_ros)")
-    parser.add_argument("--resume", action="store_true", help="go on from --out/last.pt where there is one")
-    return parser
+    words.add_argument("--preset", choices=PRESETS, default="default", help="see training.presets (%(default)s)")
+    words.add_argument("--out", type=Path, required=True, help="run folder")
+    words.add_argument("--resume", action="store_true", help=f"go on from --out/{LAST} where there is one")
+    words.add_argument("--seed", type=int, default=88)
+
+    data = words.add_argument_group("data", f"KIND:PATH or KIND:PATH@WEIGHT, several times; kinds: {', '.join(KINDS)}")
+    data.add_argument("--data", action="append", required=True, metavar="KIND:PATH", help="to train on")
+    data.add_argument("--validation", action="append", default=[], metavar="KIND:PATH", help="to validate on")
+    data.add_argument("--validate-every", type=int, default=500, metavar="STEPS", help="(default %(default)s)")
+    data.add_argument("--report", type=Path, help="JSON of what the final weights score on the validation set")
+    data.add_argument("--workers", type=int, default=1, help="loading processes a device (default %(default)s)")
+    add_mesh_options(words.add_argument_group("mesh", "what the network predicts"))
+
+    how = words.add_argument_group("how", "the preset's unless given")
+    how.add_argument("--stage", choices=get_args(Stage), default="all", help="see training.stages")
+    how.add_argument("--steps", type=int, help="end after so many steps of the optimiser")
+    how.add_argument("--epochs", type=int, help="end after so many passes over the data")
+    how.add_argument("--minutes", type=float, help="end by the clock; the schedule follows it")
+    how.add_argument("--batch", type=int, help="samples a device and micro-batch")
+    how.add_argument("--accumulate", type=int, help="micro-batches a step")
+    how.add_argument("--learning-rate", type=float)
+    how.add_argument("--final-learning-rate", type=float)
+    how.add_argument("--schedule", choices=get_args(Schedule))
+    how.add_argument("--ema-decay", type=float, help="validate and export a moving average of the weights")
+    how.add_argument("--mask-ratio", type=float, help="the most that masked vertex modelling hides")
+    how.add_argument("--architecture", choices=ARCHITECTURES, help="another backbone for the paper's networks")
+    how.add_argument("--attention", choices=get_args(Attention), help="local: mesh neighbours only, as an ablation")
+    how.add_argument("--constant-width", action="store_true", help="blocks of one width, as an ablation")
+    how.add_argument("--tiny", action="store_true", help="a network of the same structure and a hundredth of the size")
+    how.add_argument("--start-from", type=Path, help="checkpoint to take all weights from")
+    how.add_argument("--backbone-from", type=Path, help="checkpoint to take the backbone's weights from")
+    how.add_argument("--tokens-from", type=Path, help="checkpoint to take all other weights from")
+    how.add_argument("--imagenet", type=Path, help="HRNet weights trained on ImageNet, .pth or .safetensors")
+
+    where = words.add_argument_group("where")
+    where.add_argument("--accelerator", choices=["auto", "cpu", "gpu"], default="auto")
+    where.add_argument("--devices", type=int, default=1, help="GPUs, or processes on a CPU, of each node")
+    where.add_argument("--nodes", type=int, default=1, help="machines, by torchrun or SLURM")
+    where.add_argument("--precision", choices=get_args(Precision), default="auto", help="auto: bf16 where it is native")
+    where.add_argument("--save-every-s", type=float, default=300.0, help="seconds between savings (%(default)s)")
+    where.add_argument("--log-every", type=int, default=20, metavar="STEPS")
+    return words
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    torch.manual_seed(options.seed)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)))
-    trainer = None
+    options = parser().parse_args(arguments)
     try:
-        bank = load_body_bank(*TRAINING_BANK, options.cache)
-        mesh = load_anny_spec(bank, load_motions(options.motions, bank), options.cache)
-        network = default()
-        rates = (options.learning_rate, options.final_learning_rate)
-        config = TrainConfig(learning_rate=rates[0], final_learning_rate=rates[1], schedule=options.schedule)
-        options.out.mkdir(parents=True, exist_ok=True)
-        metro = build(network, mesh)
-        set_precision(metro, options.precision, device)
-        trainer = Trainer(metro, network, config, options.out, options.seed, device)
-        if options.resume and trainer.checkpoint.exists():
-            trainer.resume()
-        else:
-            for checkpoint, names in ((options.tokens_from, TOKEN_WEIGHTS), (options.backbone_from, BACKBONE_WEIGHTS)):
-                if checkpoint:
-                    trainer.start_from(checkpoint, names)
-        validation = CropSource(options.validation) if options.validation else None
-        trainer.run(CropSource(options.shards), validation, options.steps, options.minutes, options.stage)
-    except KeyboardInterrupt:
-        if trainer is not None and trainer.rank == 0:
-            trainer.save()
-            print(f"interrupted at step {trainer.progress.step}; go on with --resume", file=sys.stderr)
-        return 130
+        module = train(options)
     except MetroError as error:
         print(f"training: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"interrupted; go on from the last saving, {options.out / LAST}, with --resume", file=sys.stderr)
+        return 130
+    if module.stop_requested:
+        print(
+            f"interrupted after step {module.batches // module.config.accumulate}; go on with --resume", file=sys.stderr
+        )
+        return 130
     return 0
 
 

@@ -1,0 +1,180 @@
+"""The Lightning module: it optimises a network and measures it, and knows nothing of what the network computes."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+
+from metro_ros.core.errors import ConfigError
+from metro_ros.core.metrics import mpjpe, pa_mpjpe
+from metro_ros.core.skeleton import HIPS, J14
+from training.build import MetroConfig
+from training.checkpoint import RECORD, make_record
+from training.datasets.mixture import Batch
+from training.mesh_spec import MeshSpec
+from training.network import Metro, MetroOutput
+from training.normalize import Normalize
+from training.pictures import prediction_sheet
+from training.presets import TrainConfig
+from training.schedule import Length, learning_rate
+from training.stages import Stage, freeze_the_rest, stage_loss
+from training.truth import TruthMaker
+
+PICTURES = 8
+"""Predictions drawn a validation."""
+
+
+class MetroModule(pl.LightningModule):
+    """One network in one stage of training.
+
+    Args:
+        metro: the network. network: its config, kept in the checkpoints.
+        truth: makes the truth of a batch.
+        config: how it is trained. length: how long. stage: see `training.stages`.
+        bundle: fields for the manifest of the bundle that is made from it.
+    """
+
+    def __init__(
+        self,
+        metro: Metro,
+        network: MetroConfig,
+        truth: TruthMaker,
+        config: TrainConfig,
+        length: Length,
+        stage: Stage = "all",
+        bundle: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        freeze_the_rest(stage, metro)
+        self.metro, self.network, self.truth = metro.to(memory_format=torch.channels_last), network, truth  # type: ignore[call-overload]
+        self.config, self.length, self.stage, self.bundle = config, length, stage, bundle or {}
+        self.normalize = Normalize()
+        self.seconds = 0.0
+        """Of training so far, by the first process's clock."""
+        self.batches = 0
+        """Micro-batches that have gone into an optimiser's step."""
+        self.stop_requested = False
+        """Set it, in the first process, to end training after the running step."""
+        self._since: float | None = None
+        self._steps = 0
+        self._losses: list[Tensor] = []
+        self._scored: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [parameter for parameter in self.metro.parameters() if parameter.requires_grad]
+        config = self.config
+        return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+
+    def on_train_start(self) -> None:
+        self._since, self._steps = None, self.global_step
+        _lay_out_alike(self.trainer.optimizers[0])
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate by how far training has come; all processes take the first one's clock."""
+        now = time.monotonic()
+        self.seconds += 0.0 if self._since is None else now - self._since
+        self._since = now
+        if self.trainer.world_size > 1:
+            self.seconds, self.stop_requested = self.trainer.strategy.broadcast((self.seconds, self.stop_requested))
+        rate = learning_rate(self.config, self.length, self.global_step, self._share())
+        for group in self.trainer.optimizers[0].param_groups:
+            group["lr"] = rate
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        generator = torch.Generator().manual_seed(int(batch.first))
+        images, truth = self.normalize(batch.image), self.truth(batch)
+        loss, _ = stage_loss(self.stage, self.metro, batch, truth, images, generator, self.config.objective)
+        if not math.isfinite(value := float(loss.detach())):
+            raise ConfigError("training diverged", expected="a finite loss", got=f"{value} at step {self.global_step}")
+        self._losses.append(loss.detach())
+        return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.batches += len(self._losses)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """After the last micro-batch of a step, its loss."""
+        if self.global_step == self._steps:
+            return
+        self._steps = self.global_step
+        several = self.trainer.world_size > 1
+        self.log("loss", torch.stack(self._losses).mean(), prog_bar=True, sync_dist=several)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self._losses.clear()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the step that has just ended was the last one."""
+        return self.stop_requested or self._share() >= 1.0
+
+    def _share(self) -> float:
+        return self.length.share(self.global_step, self.seconds)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Gather joints; draw the first batch."""
+        objective = self.config.objective
+        output: MetroOutput = self.metro(self.normalize(batch.image), levels=objective.levels)
+        truth = self.truth(batch)
+        joints = output.joints
+        if objective.regressed and output.vertices[-1] is not None:
+            joints = self.metro.regress_joints(output.vertices[-1])
+        assert truth.has_joints is not None
+        known = truth.has_joints > 0
+        self._scored.append((joints[known].float().cpu().numpy(), truth.joints[known].float().cpu().numpy()))
+        if batch_idx == 0 and self.trainer.is_global_zero and self.logger is not None:
+            self._draw(batch, output)
+
+    def on_validation_epoch_end(self) -> None:
+        ours, theirs = (np.concatenate(parts) for parts in zip(*self._scored, strict=True))
+        self._scored.clear()
+        for name, value in joint_errors(ours, theirs, self.metro.mesh).items():
+            self.log(name, value, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[RECORD] = make_record(self.metro.mesh, self.network, self.bundle)
+        checkpoint["seconds"], checkpoint["batches"] = self.seconds, self.batches
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.seconds, self.batches = checkpoint["seconds"], checkpoint["batches"]
+
+    def _draw(self, batch: Batch, output: MetroOutput) -> None:
+        vertices = next(level for level in reversed(output.vertices) if level is not None)
+        crops = batch.image[:PICTURES].round().to(torch.uint8).cpu().numpy()
+        joints, surface, camera = (
+            part[:PICTURES].float().cpu().numpy() for part in (output.joints, vertices, output.camera)
+        )
+        sheet = prediction_sheet(crops, joints, surface, camera, self.metro.mesh)
+        for logger in self.loggers:
+            if isinstance(logger, pl.loggers.TensorBoardLogger):
+                logger.experiment.add_image("predictions", sheet, self.global_step, dataformats="HWC")
+
+
+def _lay_out_alike(optimiser: torch.optim.Optimizer) -> None:
+    """Moments from a file lie in the order of their indices, channels-last weights do not, and the fused Adam walks
+    through the memory of both side by side."""
+    for parameter, state in optimiser.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
+def joint_errors(ours: np.ndarray, theirs: np.ndarray, mesh: MeshSpec) -> dict[str, float]:
+    """MPJPE from the root and PA-MPJPE of (N, J, 3) joints, millimetres; J14 where the mesh has them, else all."""
+    names = mesh.joint_names
+    is_body = set(J14) <= set(names)
+    columns = [names.index(name) for name in J14] if is_body else list(range(len(names)))
+    root = [J14.index(name) for name in HIPS] if is_body else list(mesh.root_joints)
+    ours, theirs = ours[:, columns], theirs[:, columns]
+    if not len(ours):
+        return {}
+    return {
+        "mpjpe_mm": 1000 * float(np.mean(mpjpe(ours, theirs, root))),
+        "pa_mpjpe_mm": 1000 * float(np.mean(pa_mpjpe(ours, theirs))),
+    }

@@ -1,0 +1,117 @@
+"""How each network is trained: every default of a run in one frozen config a preset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from metro_ros.core.errors import ConfigError
+from training.build import PRESETS as NETWORKS
+from training.datasets.augment import DEFAULT, PAPER_BODY, PAPER_HAND, AugmentConfig
+from training.datasets.crops import CropStyle
+from training.losses import BODY_WEIGHTS, HAND_WEIGHTS, LossWeights
+from training.side_losses import SideWeights
+from training.stages import Objective
+
+Schedule = Literal["cosine", "step"]
+"""Half a cosine after a warm-up, or the paper's: constant, a tenth of it from half of the epochs on, no warm-up."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """How a network is trained.
+
+    Attributes:
+        network: preset of training.build.
+        batch: samples a process and step takes at once.
+        accumulate: how many of those make one step of the optimiser.
+        learning_rate, final_learning_rate: of AdamW, which is Adam while weight_decay is 0.
+        schedule, warm_up_steps: see Schedule; only the cosine warms up.
+        epochs: how long, where the command line says nothing else; None leaves it to the command line.
+        ema_decay: of the moving average of weights that is validated and exported; None for none.
+        objective, augment, crop_style: see there.
+    """
+
+    network: str
+    batch: int
+    learning_rate: float
+    objective: Objective
+    augment: AugmentConfig
+    crop_style: CropStyle
+    accumulate: int = 1
+    final_learning_rate: float = 0.0
+    schedule: Schedule = "step"
+    warm_up_steps: int = 0
+    weight_decay: float = 0.0
+    epochs: int | None = None
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.network not in NETWORKS:
+            raise ConfigError("network", expected=" or ".join(NETWORKS), got=self.network)
+        for name, value, low in (
+            ("batch", self.batch, 1),
+            ("accumulate", self.accumulate, 1),
+            ("warm_up_steps", self.warm_up_steps, 0),
+            ("epochs", self.epochs if self.epochs is not None else 1, 1),
+        ):
+            if value < low:
+                raise ConfigError(name, expected=f"at least {low}", got=value)
+        if not self.learning_rate > 0 or self.final_learning_rate < 0:
+            raise ConfigError("learning rates", expected="above 0", got=(self.learning_rate, self.final_learning_rate))
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError("ema_decay", expected="between 0 and 1", got=self.ema_decay)
+
+
+def default() -> TrainConfig:
+    """The network this project ships.
+
+    The paper's weights for joints, vertices and 2D; the coarse and middle levels carry the vertex loss, since the last
+    upsampling is fixed and would only repeat the middle level at ten times its cost.
+    """
+    weights = LossWeights(joints=1000.0, vertices=100.0, keypoints=100.0, levels=(0.5, 0.5, 0.0))
+    return TrainConfig(
+        network="default",
+        batch=32,
+        learning_rate=8e-4,
+        final_learning_rate=5e-6,
+        schedule="cosine",
+        warm_up_steps=300,
+        objective=Objective(weights, SideWeights(), levels=2, regressed=False),
+        augment=DEFAULT,
+        crop_style="smooth",
+    )
+
+
+def paper_body() -> TrainConfig:
+    """The paper's body: 30 images a GPU on eight of them, 200 epochs, Adam at 1e-4."""
+    return TrainConfig(
+        network="paper_body",
+        batch=30,
+        learning_rate=1e-4,
+        epochs=200,
+        objective=Objective(BODY_WEIGHTS, None, levels=None, regressed=True),
+        augment=PAPER_BODY,
+        crop_style="paper",
+    )
+
+
+def paper_3dpw() -> TrainConfig:
+    """The paper's fine-tuning on 3DPW: five epochs from the Human3.6M checkpoint."""
+    return replace(paper_body(), epochs=5)
+
+
+def paper_hand() -> TrainConfig:
+    """The paper's hand on FreiHAND: 32 images a GPU on eight of them, 200 epochs, all weights 1."""
+    return TrainConfig(
+        network="paper_hand",
+        batch=32,
+        learning_rate=1e-4,
+        epochs=200,
+        objective=Objective(HAND_WEIGHTS, None, levels=None, regressed=True),
+        augment=PAPER_HAND,
+        crop_style="paper",
+    )
+
+
+PRESETS = {"default": default, "paper_body": paper_body, "paper_3dpw": paper_3dpw, "paper_hand": paper_hand}
