@@ -1,6 +1,9 @@
-"""Evaluate a bundle on labelled clips, as it runs on a robot: frame after frame, by its own crops.
+"""Evaluate a bundle: on labelled clips as it runs on a robot, or on a dataset as its papers do.
 
 python -m training.evaluate --bundle DIR --data DIR --json OUT
+python -m training.evaluate --bundle DIR --protocol h36m --data valid.protocol2.yaml --json OUT
+python -m training.evaluate --bundle DIR --protocol 3dpw --data DIR --mesh-model SMPL.pkl --json OUT
+python -m training.evaluate --bundle DIR --protocol freihand --data DIR --tta --submission pred.json
 """
 
 from __future__ import annotations
@@ -8,85 +11,105 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any, get_args
 
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
-from metro_ros.core.clip import TRUTH_FILE, load_clip
 from metro_ros.core.engines import Engine, open_engine
-from metro_ros.core.errors import MetroError, SourceError
-from metro_ros.core.estimator import Estimator
-from metro_ros.core.evaluation import FrameErrors, evaluate_frame, summarize
+from metro_ros.core.errors import ConfigError, MetroError, SourceError
+from training.datasets.crops import CropStyle
+from training.evaluate_clips import evaluate_clips
+from training.evaluate_datasets import evaluate_dataset
+from training.protocols import PROTOCOLS
 
-METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "silhouette_iou")
-
-
-def find_clips(data: Path) -> list[Path]:
-    """Every clip folder below `data`, or `data` itself. Raises SourceError when there is none."""
-    if (data / TRUTH_FILE).is_file():
-        return [data]
-    clips = sorted(path.parent for path in data.glob(f"*/{TRUTH_FILE}"))
-    if not clips:
-        raise SourceError(
-            f"no labelled clips in {data}", expected="folders by python -m training.synth --clips", got="none"
-        )
-    return clips
-
-
-def run_clip(path: Path, bundle: Bundle, engine: Engine) -> list[FrameErrors]:
-    """Follow the person of one clip from its first frame to its last, and compare every frame with its truth."""
-    clip, estimator = load_clip(path), Estimator(bundle, engine)
-    errors = []
-    for frame, image in enumerate(tqdm(clip.frames(), total=len(clip), desc=path.name, unit="frame", leave=False)):
-        people = estimator(image, clip.camera, frame / clip.fps)
-        errors.append(evaluate_frame(clip, frame, people, bundle))
-    return errors
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__.splitlines()[0])
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path(), help="(default: the one that ships)")
-    parser.add_argument("--data", type=Path, required=True, help="a clip, or a folder of clips")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
-    parser.add_argument("--engine", default="auto")
-    parser.add_argument("--precision", default="fp32")
-    return parser
+CLIPS = "clips"
+OF_DATASETS = ("mesh_model", "h36m_regressor", "regress_truth", "crop_style", "tta", "submission")
+"""Options that mean nothing to clips."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
+        if options.protocol == CLIPS:
+            _refuse_for_clips(options)
         bundle = load_bundle(options.bundle)
         engine = open_engine(bundle, engine=options.engine, precision=options.precision)
-        clips = find_clips(options.data)
-        print(f"{'clip':<14}{'frames':>7}{'lost':>6}{'MPJPE':>9}{'PA-MPJPE':>10}{'MPVPE':>9}{'IoU':>7}   (mm, J14)")
-        rows, every = {}, []
-        for path in clips:
-            errors = run_clip(path, bundle, engine)
-            every += errors
-            rows[path.name] = asdict(summarize(errors))
-            _print_row(path.name, rows[path.name])
-        total = asdict(summarize(every))
-        _print_row("all frames", total)
+        if options.protocol == CLIPS:
+            figures = evaluate_clips(options.data, bundle, engine)
+        else:
+            figures = _evaluate_dataset(options, bundle, engine)
         if options.json:
             report = {"bundle": bundle.manifest.name, "engine": engine.name, "precision": engine.precision}
-            options.json.parent.mkdir(parents=True, exist_ok=True)
-            options.json.write_text(json.dumps(report | total | {"clips": rows}, indent=1) + "\n")
+            _write(options.json, report | figures)
     except MetroError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _print_row(name: str, row: dict) -> None:
-    errors = "".join(
-        f"{row[metric]:>{width}.{digits}f}"
-        for metric, width, digits in zip(METRICS, (9, 10, 9, 7), (1, 1, 1, 3), strict=True)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--bundle", type=Path, default=default_bundle_path(), help="(default: the one that ships)")
+    parser.add_argument("--protocol", choices=(CLIPS, *PROTOCOLS), default=CLIPS, help="(default: %(default)s)")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="a clip, or a folder of clips; the folder of 3DPW or FreiHAND; a .yaml of METRO's own sets",
     )
-    print(f"{name:<14}{row['frames']:>7}{row['lost']:>6}{errors}")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--precision", default="fp32")
+    datasets = parser.add_argument_group("datasets")
+    datasets.add_argument("--mesh-model", type=Path, help="SMPL or MANO file, for true meshes from poses")
+    datasets.add_argument(
+        "--h36m-regressor", type=Path, help=".npy (17, V); its first row is the root of a body's mesh"
+    )
+    datasets.add_argument(
+        "--regress-truth", action="store_true", help="take true joints from the true mesh, not from the dataset"
+    )
+    datasets.add_argument("--crop-style", choices=get_args(CropStyle), help="as the model was trained (default: paper)")
+    datasets.add_argument("--tta", action="store_true", help="average over 96 turned and scaled crops a sample")
+    datasets.add_argument("--submission", type=Path, help="write FreiHAND's pred.json there, and the .zip beside it")
+    return parser
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + "\n")
+    except OSError as error:
+        raise SourceError(f"cannot write {path}", got=error) from error
+
+
+def _refuse_for_clips(options: argparse.Namespace) -> None:
+    """Raises ConfigError when an option is given that clips have no use for."""
+    given = [name for name in OF_DATASETS if getattr(options, name)]
+    if given:
+        name = f"--{given[0].replace('_', '-')}"
+        raise ConfigError(name, expected=f"--protocol {' or '.join(PROTOCOLS)}", got=f"--protocol {CLIPS}")
+
+
+def _evaluate_dataset(options: argparse.Namespace, bundle: Bundle, engine: Engine) -> dict[str, Any]:
+    # These load torch, which takes seconds, and which clips do without.
+    from training.evaluation_sets import open_evaluation_set
+    from training.mesh_truth import pelvis_regressor, posed_meshes
+
+    protocol = PROTOCOLS[options.protocol]
+    regressor = options.h36m_regressor
+    return evaluate_dataset(
+        open_evaluation_set(protocol, options.data),
+        protocol,
+        bundle,
+        engine,
+        mesh_truth=posed_meshes(options.mesh_model) if options.mesh_model else None,
+        root_regressor=pelvis_regressor(regressor, bundle.levels[-1]) if regressor else None,
+        regress_truth=options.regress_truth,
+        crop_style=options.crop_style or "paper",
+        tta=options.tta,
+        submission=options.submission,
+    )
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ from metro_ros.core.errors import ConfigError, MetroError
 from metro_ros.core.manifest import CameraFrame
 from training.build import MetroConfig
 from training.checkpoint import load_checkpoint
-from training.evaluate import METRICS
+from training.evaluate_clips import METRICS
+from training.evaluate_datasets import TITLES
 from training.folding import FoldedMetro
 from training.mesh_spec import MeshSpec
 from training.network import Metro
@@ -237,10 +238,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def summary(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest keeps of an evaluation: the means over all frames. Raises ConfigError when one is missing."""
+    """What a manifest keeps of an evaluation, of clips or of a dataset: how many, and the means.
+
+    Raises:
+        ConfigError: the report lacks what every one of its kind has.
+    """
+    clips = "frames" in report
+    counts, means = (("frames", "lost"), METRICS) if clips else (("samples", "unusable"), tuple(TITLES))
     try:
-        kept = {name: report[name] for name in ("frames", "lost")}
-        return kept | {name: round(float(report[name]), 3) for name in METRICS}
+        kept = {name: report[name] for name in counts}
+        known = {name: report[name] for name in means if clips or report.get(name) is not None}
+        return kept | {name: round(float(value), 3) for name, value in known.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError("an evaluation", expected="a report by training.evaluate --json", got=repr(error)) from error
 

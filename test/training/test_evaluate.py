@@ -9,7 +9,8 @@ import pytest
 from tiny_clip import FRAMES, write_tiny_clip
 
 from metro_ros.core.bundle import Bundle
-from training.evaluate import METRICS, main
+from training.evaluate import main
+from training.evaluate_clips import METRICS
 
 
 @pytest.fixture
@@ -61,7 +62,18 @@ def test_mistakes_are_one_line(tiny_bundle: Bundle, tmp_path: Path, capsys: pyte
     for words, word in (
         (["--data", tmp_path], "no labelled clips"),
         (["--data", tmp_path, "--bundle", tmp_path / "none"], "none"),
+        (["--data", tmp_path, "--tta"], "--tta"),
+        (["--data", tmp_path, "--h36m-regressor", "r.npy"], "--h36m-regressor"),
     ):
         assert main([str(each) for each in ["--bundle", tiny_bundle.path, *words]]) == 2
         lines = capsys.readouterr().err.strip().splitlines()
         assert len(lines) == 1 and lines[0].startswith("evaluate: ") and word in lines[0]
+
+
+def test_a_report_that_cannot_be_written_is_one_line(
+    tiny_bundle: Bundle, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--bundle", tiny_bundle.path, "--data", data / "clip_0000", "--json", tmp_path, "--engine", "onnxruntime"]
+    assert main([str(word) for word in words]) == 2
+    captured = capsys.readouterr()
+    assert "all frames" in captured.out and f"evaluate: cannot write {tmp_path}" in captured.err
