@@ -1,0 +1,56 @@
+"""Datasets by name, each on its real layout."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_fixtures import write_coco, write_freihand, write_metro_tsv, write_threedpw
+from stand_ins import make_sample
+
+from metro_ros.core.errors import ConfigError, SourceError
+from training.datasets.catalogue import KINDS, open_source
+from training.datasets.shards import write_shard
+from training.mesh_spec import J14_NAMES, MeshSpec, body_431, hand_195
+
+BODY, HAND = body_431(np.zeros((445, 3), np.float32)), hand_195(np.zeros((216, 3), np.float32))
+
+
+def write_shards(folder: Path) -> Path:
+    write_shard(folder / "set" / "a.tar", [make_sample(joint_count=14)], J14_NAMES)
+    return folder / "set"
+
+
+WRITERS = {
+    "shards": (write_shards, BODY, "R_Ankle"),
+    "tsv": (lambda folder: write_metro_tsv(folder), BODY, "R_Ankle"),
+    "freihand": (lambda folder: write_freihand(folder / "F"), HAND, "Thumb_4"),
+    "3dpw": (lambda folder: write_threedpw(folder / "P", "train"), BODY, "L_Knee"),
+    "3dpw-validation": (lambda folder: write_threedpw(folder / "P", "validation"), BODY, "L_Knee"),
+    "coco": (write_coco, BODY, "L_Wrist"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_opens_its_own_layout(kind: str, tmp_path: Path) -> None:
+    write, mesh, joint = WRITERS[kind]
+    source = open_source(f"{kind}:{write(tmp_path)}@2.5", mesh)
+    assert source.weight == 2.5 and joint in source.dataset.joint_names
+    assert source.dataset[0].image.ndim == 3
+
+
+def test_a_tsv_set_is_of_hands_where_the_mesh_is(tmp_path: Path) -> None:
+    path = write_metro_tsv(tmp_path, "hand")
+    assert open_source(f"tsv:{path}", HAND).dataset.joint_names == HAND.joint_names
+
+
+@pytest.mark.parametrize("text", ["x", "tape:x", "shards", "shards:x@", "shards:x@heavy"])
+def test_what_is_no_dataset_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError):
+        open_source(text, BODY)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mesh", [BODY, HAND])
+def test_what_is_not_there_is_said_so(kind: str, mesh: MeshSpec, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="nowhere"):
+        open_source(f"{kind}:{tmp_path / 'nowhere'}", mesh)
