@@ -42,14 +42,17 @@ def make_tiny_bundle(
     nan_weights: bool = False,
     joint_count_in_graph: int | None = None,
     hand: bool = False,
+    faces: bool = True,
 ) -> Bundle:
     """Write the bundle to `path` and load it.
 
     confidence: whether the graph has that output; nan_weights: put a NaN into the graph (the mesh stays finite);
     joint_count_in_graph: give the graph another number of joints than the manifest says; hand: in place of the body a
-    right hand, palm to the camera, with 21 joints and two levels.
+    right hand, palm to the camera, with 21 joints and two levels; faces: whether the mesh has any.
     """
     mesh = tiny_mesh(hand)
+    if not faces:
+        mesh |= {name: array[:0] for name, array in mesh.items() if name.startswith("faces_")}
     skeleton = HAND_21 if hand else BODY_17
     joints = mesh["joint_regressor"] @ mesh["template"]
     if joint_count_in_graph is not None:

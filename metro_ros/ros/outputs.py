@@ -95,6 +95,8 @@ class Outputs:
     def _publish_meshes(
         self, people: list[Person], gone: set[int], header: Header, level: int, lifetime: DurationMessage
     ) -> None:
+        if not len(self._bundle.faces[level]):
+            return  # imported without faces: there is no surface to show
         if self._writer is None or self._written_as != (level, lifetime):
             self._writer = MeshWriter(self._bundle.faces[level], lifetime)
             self._written_as = (level, lifetime)

@@ -5,7 +5,7 @@ import pytest
 from conftest import FRAME_ID, MATRIX, camera_info, image_message, person
 from metro_msgs.msg import Person
 from sensor_msgs.msg import CompressedImage
-from tiny_bundle import person_image
+from tiny_bundle import make_tiny_bundle, person_image
 from visualization_msgs.msg import Marker
 
 from metro_ros.core.camera import Camera
@@ -226,3 +226,14 @@ def test_set_sizes_of_markers_count(stage):
     s.listen("joints")
     joints, bones = s.answer(image_message(person()), "joints").markers
     assert (joints.scale.x, bones.scale.x) == (0.11, 0.03)
+
+
+def test_a_model_without_faces_has_people_but_no_surface(stage, tmp_path):
+    """Imported from a template alone."""
+    s = stage(bundle=make_tiny_bundle(tmp_path / "points", faces=False).path)
+    s.start()
+    s.listen("people", "mesh", "joints", "diagnostics")
+    assert s.answer(image_message(person())).persons
+    assert s.answer(image_message(person(), 2.0), "joints").markers
+    s.wait(lambda: int(s.diagnosed().get("frames_done", 0)) >= 2, "the count of frames")
+    assert not s.heard["mesh"] and not [name for name in s.diagnosed() if name.startswith("errors_")]
