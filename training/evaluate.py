@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
 
-from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
+from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle, record_measurement
 from metro_ros.core.engines import Engine, open_engine
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.datasets.crops import CropStyle
@@ -42,10 +43,21 @@ def main(arguments: list[str] | None = None) -> int:
         if options.json:
             report = {"bundle": bundle.manifest.name, "engine": engine.name, "precision": engine.precision}
             _write(options.json, report | figures)
+        if options.record:
+            record_measurement(bundle, options.record, numbers(figures))
     except MetroError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def numbers(figures: Mapping[str, Any]) -> dict[str, float]:
+    """What a manifest keeps of an evaluation: how many were measured, and the means."""
+    return {
+        name: round(value, 3)
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a clip, or a folder of clips; the folder of 3DPW or FreiHAND; a .yaml of METRO's own sets",
     )
     parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument("--record", metavar="NAME", help="keep the figures in the bundle's manifest, under this name")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="fp32")
     datasets = parser.add_argument_group("datasets")

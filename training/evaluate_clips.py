@@ -25,7 +25,6 @@ def evaluate_clips(data: Path, bundle: Bundle, engine: Engine) -> dict[str, Any]
     Raises SourceError when there is no clip, or one of another body.
     """
     clips = find_clips(data)
-    joints = "J14" if len(bundle.skeleton) != 21 else "all joints"
     joints = "J14" if set(J14) <= set(bundle.skeleton.names) else f"{len(bundle.skeleton)} joints"
     print(f"{'clip':<14}{'frames':>7}{'lost':>6}{'MPJPE':>9}{'PA-MPJPE':>10}{'MPVPE':>9}{'IoU':>7}   (mm, {joints})")
     rows, every = {}, []

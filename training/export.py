@@ -1,6 +1,6 @@
 """A trained network becomes a bundle: fold, export to ONNX, compare with torch, and only then write.
 
-python -m training.export --checkpoint CKPT --output DIR [--info FILE.json] [--measured NAME REPORT.json]
+python -m training.export --checkpoint CKPT --output DIR [--info FILE.json]
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from metro_ros.core.errors import ConfigError, MetroError
 from metro_ros.core.manifest import CameraFrame
 from training.build import MetroConfig
 from training.checkpoint import load_checkpoint
-from training.evaluate_clips import METRICS
-from training.evaluate_datasets import TITLES
 from training.folding import FoldedMetro
 from training.mesh_spec import MeshSpec
 from training.network import Metro
@@ -237,42 +235,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def summary(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a manifest keeps of an evaluation, of clips or of a dataset: how many, and the means.
-
-    Raises:
-        ConfigError: the report lacks what every one of its kind has.
-    """
-    clips = "frames" in report
-    counts, means = (("frames", "lost"), METRICS) if clips else (("samples", "unusable"), tuple(TITLES))
-    try:
-        kept = {name: report[name] for name in counts}
-        known = {name: report[name] for name in means if clips or report.get(name) is not None}
-        return kept | {name: round(float(value), 3) for name, value in known.items()}
-    except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError("an evaluation", expected="a report by training.evaluate --json", got=repr(error)) from error
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code: 0, or 2 with one line of explanation."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__.splitlines()[0])
     parser.add_argument("--checkpoint", type=Path, required=True, help="file written by training")
     parser.add_argument("--output", type=Path, required=True, help="directory of the bundle; replaced whole")
     parser.add_argument("--info", type=Path, help="JSON with fields of BundleInfo, over those in the checkpoint")
-    parser.add_argument(
-        "--measured",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "REPORT"),
-        help="a report by training.evaluate --json, for the manifest",
-    )
     options = parser.parse_args(arguments)
     try:
         metro, config, fields = load_checkpoint(options.checkpoint)
         info = BundleInfo.from_dict(fields | (read_json(options.info) if options.info else {}))
-        reports = {name: summary(read_json(Path(report))) for name, report in options.measured}
-        info = dataclasses.replace(info, measured={**info.measured, **reports})
         bundle = export_bundle(metro, config, info, options.output)
     except MetroError as error:
         print(f"error: {error}", file=sys.stderr)

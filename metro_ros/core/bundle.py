@@ -27,7 +27,7 @@ from metro_ros.core.errors import BundleError, ConfigError
 from metro_ros.core.manifest import CropSpec, Manifest
 from metro_ros.core.skeleton import Skeleton
 
-__all__ = ["Bundle", "CropSpec", "Manifest", "default_bundle_path", "load_bundle", "write_bundle"]
+__all__ = ["Bundle", "CropSpec", "Manifest", "default_bundle_path", "load_bundle", "record_measurement", "write_bundle"]
 
 MANIFEST_FILE, MODEL_FILE, MESH_FILE = "manifest.json", "model.onnx", "mesh.npz"
 REMEDY = "copy the bundle again, or write it again with python -m training.export"
@@ -125,6 +125,21 @@ def write_bundle(
             path.rename(Path(scratch) / "old")
         staged.rename(path)
     return load_bundle(path)
+
+
+def record_measurement(bundle: Bundle, name: str, figures: Mapping[str, Any]) -> Bundle:
+    """Keep what was measured in the manifest, under `name`; the bundle as it is then. figures: JSON.
+
+    Raises BundleError when the manifest cannot be written; it is then as before.
+    """
+    manifest = dataclasses.replace(bundle.manifest, measured={**bundle.manifest.measured, name: dict(figures)})
+    partial = bundle.path / f".{MANIFEST_FILE}.partial"
+    try:
+        partial.write_text(manifests.manifest_json(manifest), encoding="utf-8")
+        partial.replace(bundle.path / MANIFEST_FILE)
+    except OSError as error:
+        raise BundleError(f"cannot write the manifest of {bundle.path}", got=error) from error
+    return load_bundle(bundle.path)
 
 
 def _sha256(path: Path) -> str:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import json
 import shutil
@@ -9,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_bundle import tiny_mesh
+from tiny_bundle import make_tiny_bundle, tiny_mesh
 
-from metro_ros.core.bundle import Bundle, load_bundle, write_bundle
+from metro_ros.core.bundle import Bundle, load_bundle, record_measurement, write_bundle
 from metro_ros.core.errors import BundleError, ConfigError
 
 FIELDS: dict[str, Any] = {
@@ -277,3 +278,15 @@ def test_no_flipped_bit_gets_through(copy: Path) -> None:
         except BundleError:
             refused += 1
     assert refused > 40
+
+
+def test_a_measurement_is_kept_and_nothing_else_changes(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "b")
+    once = record_measurement(bundle, "indoors", {"frames": 3, "mpjpe_mm": 80.5})
+    twice = record_measurement(once, "outdoors", {"frames": 4})
+    assert twice.manifest.measured == {"indoors": {"frames": 3, "mpjpe_mm": 80.5}, "outdoors": {"frames": 4}}
+    assert dataclasses.replace(twice.manifest, measured={}) == dataclasses.replace(bundle.manifest, measured={})
+    assert sorted(path.name for path in bundle.path.iterdir()) == ["manifest.json", "mesh.npz", "model.onnx"]
+    (tmp_path / "b").rename(tmp_path / "gone")
+    with pytest.raises(BundleError, match="cannot write the manifest"):
+        record_measurement(twice, "nowhere", {})

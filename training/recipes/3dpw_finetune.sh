@@ -14,7 +14,7 @@ hardware=(--devices "${DEVICES:-8}" --nodes "${NODES:-1}" --workers "${WORKERS:-
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)} data=$run/fixtures start=()
   python test/training/write_fixtures.py 3dpw "$data"
-  hardware=(--tiny --steps 2 --batch 2 --validate-every 2 --accelerator cpu)
+  hardware=(--tiny --epochs 1 --batch 4 --accelerator cpu)
 else
   data=${1:?DATA and CHECKPOINT, or --smoke} start=(--start-from "${2:?CHECKPOINT}") run=${3:-runs/3dpw_finetune}
 fi
@@ -23,9 +23,8 @@ mesh=(--smpl "$data/models/basicModel_neutral_lbs_10_207_0_v1.0.0.pkl"
 
 python -m training.train --preset paper_3dpw "${mesh[@]}" "${hardware[@]}" "${start[@]}" --resume --out "$run" \
   --data "3dpw:$data/3DPW" --validation "3dpw-validation:$data/3DPW"
-export_bundle=(python -m training.export --checkpoint "$run/best.safetensors" --output "$run/bundle")
-"${export_bundle[@]}"
-python -m training.evaluate --bundle "$run/bundle" --protocol 3dpw --data "$data/3DPW" --json "$run/evaluation.json" \
+python -m training.export --checkpoint "$run/best.safetensors" --output "$run/bundle"
+python -m training.evaluate --bundle "$run/bundle" --protocol 3dpw --data "$data/3DPW" \
+  --json "$run/evaluation.json" --record 3dpw_test \
   --mesh-model "$data/models/basicModel_neutral_lbs_10_207_0_v1.0.0.pkl" --regress-truth \
   --h36m-regressor "$data/models/J_regressor_h36m_correct.npy"
-"${export_bundle[@]}" --measured 3dpw_test "$run/evaluation.json"

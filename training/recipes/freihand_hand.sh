@@ -13,7 +13,7 @@ hardware=(--devices "${DEVICES:-8}" --nodes "${NODES:-1}" --workers "${WORKERS:-
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)} data=$run/fixtures
   python test/training/write_fixtures.py freihand "$data"
-  hardware=(--tiny --steps 2 --batch 2 --accelerator cpu)
+  hardware=(--tiny --epochs 1 --batch 4 --accelerator cpu)
 else
   data=${1:?DATA or --smoke} run=${2:-runs/freihand_hand}
 fi
@@ -22,8 +22,6 @@ mesh=(--mano "$data/models/MANO_RIGHT.pkl" --sampling "$data/models/mano_downsam
 # The paper keeps its last weights: there is nothing to validate on but the test set.
 python -m training.train --preset paper_hand "${mesh[@]}" "${hardware[@]}" --resume --out "$run" \
   --data "freihand:$data/FreiHAND_pub_v2" --imagenet "$data/models/hrnetv2_w64_imagenet_pretrained.pth"
-export_bundle=(python -m training.export --checkpoint "$run/last.safetensors" --output "$run/bundle")
-"${export_bundle[@]}"
+python -m training.export --checkpoint "$run/last.safetensors" --output "$run/bundle"
 python -m training.evaluate --bundle "$run/bundle" --protocol freihand --data "$data/FreiHAND_pub_v2" \
-  --json "$run/evaluation.json" --submission "$run/pred.json" "${augmented[@]}"
-"${export_bundle[@]}" --measured freihand_evaluation "$run/evaluation.json"
+  --json "$run/evaluation.json" --record freihand_evaluation --submission "$run/pred.json" "${augmented[@]}"

@@ -17,7 +17,7 @@ hardware=(--devices "${DEVICES:-8}" --nodes "${NODES:-1}" --workers "${WORKERS:-
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)} data=$run/fixtures
   python test/training/write_fixtures.py human36m "$data"
-  hardware=(--tiny --steps 2 --batch 2 --validate-every 2 --accelerator cpu)
+  hardware=(--tiny --epochs 1 --batch 4 --accelerator cpu)
 else
   data=${1:?DATA or --smoke} run=${2:-runs/human36m_body}
 fi
@@ -28,8 +28,6 @@ python -m training.train --preset paper_body "${mesh[@]}" "${hardware[@]}" --res
   --data "tsv:$data/Tax-H36m-coco40k-Muco-UP-Mpii/train.yaml" \
   --validation "tsv:$data/human3.6m/valid.protocol2.yaml" \
   --imagenet "$data/models/hrnetv2_w64_imagenet_pretrained.pth"
-export_bundle=(python -m training.export --checkpoint "$run/best.safetensors" --output "$run/bundle")
-"${export_bundle[@]}"
+python -m training.export --checkpoint "$run/best.safetensors" --output "$run/bundle"
 python -m training.evaluate --bundle "$run/bundle" --protocol h36m --data "$data/human3.6m/valid.protocol2.yaml" \
-  --json "$run/evaluation.json"
-"${export_bundle[@]}" --measured human36m_p2 "$run/evaluation.json"
+  --json "$run/evaluation.json" --record human36m_p2
