@@ -26,6 +26,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from metro_ros.core.errors import ConfigError, MetroError
 from training.build import ARCHITECTURES, Attention, MetroConfig, build, with_architecture
@@ -48,6 +49,9 @@ from training.shrink import shrunk
 from training.stages import BACKBONE_WEIGHTS, TOKEN_WEIGHTS, Stage
 from training.truth import TruthMaker
 from training.widths import constant_width
+
+VALIDATE_EVERY = 500
+"""Steps, where training is not counted in epochs."""
 
 
 def train(options: argparse.Namespace) -> MetroModule:
@@ -128,6 +132,15 @@ def run_length(options: argparse.Namespace, config: TrainConfig, rows: int) -> L
     return Length(steps=config.epochs * math.ceil(rows / samples), epochs=config.epochs)
 
 
+def validation_interval(options: argparse.Namespace, length: Length) -> int:
+    """Steps between two validations: an epoch, where training is counted in epochs."""
+    if options.validate_every is not None:
+        if options.validate_every < 1:
+            raise ConfigError("--validate-every", expected="at least 1", got=options.validate_every)
+        return options.validate_every
+    return length.steps // length.epochs if length.steps and length.epochs else VALIDATE_EVERY
+
+
 def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Length, accelerator: str) -> pl.Trainer:
     """Lightning's trainer for one device or many."""
     _quieten()
@@ -147,7 +160,7 @@ def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Lengt
         max_epochs=-1,
         max_steps=length.steps if length.steps is not None else -1,
         accumulate_grad_batches=config.accumulate,
-        val_check_interval=options.validate_every * config.accumulate if options.validation else None,
+        val_check_interval=validation_interval(options, length) * config.accumulate if options.validation else None,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if options.validation else 0,
@@ -224,7 +237,7 @@ def parser() -> argparse.ArgumentParser:
     data = words.add_argument_group("data", f"KIND:PATH or KIND:PATH@WEIGHT, several times; kinds: {', '.join(KINDS)}")
     data.add_argument("--data", action="append", required=True, metavar="KIND:PATH", help="to train on")
     data.add_argument("--validation", action="append", default=[], metavar="KIND:PATH", help="to validate on")
-    data.add_argument("--validate-every", type=int, default=500, metavar="STEPS", help="(default %(default)s)")
+    data.add_argument("--validate-every", type=int, metavar="STEPS", help=f"(default: an epoch, or {VALIDATE_EVERY})")
     data.add_argument("--report", type=Path, help="JSON of what the final weights score on the validation set")
     data.add_argument("--workers", type=int, default=1, help="loading processes a device (default %(default)s)")
     add_mesh_options(words.add_argument_group("mesh", "what the network predicts"))
@@ -271,12 +284,11 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; go on from the last saving, {options.out / LAST}, with --resume", file=sys.stderr)
         return 130
-    if module.stop_requested:
+    if module.stop_requested and not getattr(rank_zero_only, "rank", 0):
         print(
             f"interrupted after step {module.batches // module.config.accumulate}; go on with --resume", file=sys.stderr
         )
-        return 130
-    return 0
+    return 130 if module.stop_requested else 0
 
 
 if __name__ == "__main__":

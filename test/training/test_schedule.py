@@ -7,6 +7,7 @@ import pytest
 from metro_ros.core.errors import ConfigError
 from training.presets import PRESETS, default, paper_3dpw, paper_body, paper_hand
 from training.schedule import Length, learning_rate
+from training.train import parser, run_length, validation_interval
 
 STEPS = Length(steps=100)
 
@@ -51,3 +52,23 @@ def test_the_papers_numbers() -> None:
 def test_impossible_settings_are_refused(wrong: dict) -> None:
     with pytest.raises(ConfigError):
         replace(PRESETS["default"](), **wrong)
+
+
+def test_validation_comes_every_epoch_where_there_are_epochs() -> None:
+    options = parser().parse_args(["--out", "x", "--data", "shards:x", "--validation", "shards:y"])
+    assert validation_interval(options, Length(steps=700, epochs=7)) == 100
+    assert validation_interval(options, Length(minutes=3.0)) == 500
+    options.validate_every = 20
+    assert validation_interval(options, Length(steps=700, epochs=7)) == 20
+
+
+def test_epochs_become_steps_of_all_devices() -> None:
+    """The paper: 30 images on each of 8 GPUs, 200 epochs."""
+    options = parser().parse_args(["--out", "x", "--data", "shards:x", "--devices", "8"])
+    assert run_length(options, paper_body(), 305_476) == Length(steps=200 * 1273, epochs=200)
+    options.nodes = 2
+    assert run_length(options, replace(paper_body(), accumulate=2), 305_476) == Length(steps=200 * 319, epochs=200)
+    options.minutes = 5.0
+    assert run_length(options, paper_body(), 305_476) == Length(minutes=5.0)
+    with pytest.raises(ConfigError, match="--steps, --epochs or --minutes"):
+        run_length(parser().parse_args(["--out", "x", "--data", "shards:x"]), default(), 100)
