@@ -26,22 +26,19 @@ from model_fixtures import (
     sphere,
     write_sampling,
 )
-from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 from tiny_network import scramble, small_config
 
 from metro_ros.cli import main as metro_ros_command
 from metro_ros.core.bundle import Bundle, load_bundle
-from metro_ros.core.errors import ConfigError, SourceError
+from metro_ros.core.errors import ConfigError
 from training.build import MetroConfig, build
-from training.checkpoint import load_original_weights
 from training.export import BundleInfo, mesh_arrays
 from training.import_checkpoint import KINDS, main
 from training.mesh_spec import HAND_21_NAMES, J14_NAMES
 from training.network import Metro
 from training.normalize import Normalize
 from training.original_mesh import level_faces
-from training.original_weights import read_state_dict
 
 State = dict[str, torch.Tensor]
 BODY, HAND = (431, 1723, 6890), (195, 778)
@@ -342,68 +339,10 @@ def test_a_sampling_file_that_claims_much_is_refused(inputs: SimpleNamespace, tm
     assert "too large" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("save", ["new", "old", "safetensors", "safetensors.bin", "DataParallel"])
-def test_checkpoints_of_every_format(save: str, inputs: SimpleNamespace, tmp_path: Path) -> None:
-    state = original_state(inputs.hand_metro)
-    path = tmp_path / ("state.safetensors" if save == "safetensors" else "state.bin")
-    if save.startswith("safetensors"):
-        save_file(state, path)
-    else:
-        state = {f"module.{key}": value for key, value in state.items()} if save == "DataParallel" else state
-        torch.save(state, path, _use_new_zipfile_serialization=save != "old")
-    got = imported("hand", path, template=inputs.hand_template).metro.state_dict()
-    assert all(torch.equal(got[key], value) for key, value in inputs.hand_metro.state_dict().items())
-
-
-def without(state: State, *keys: str) -> State:
-    return {key: value for key, value in state.items() if key not in keys}
-
-
-def test_weights_that_do_not_fit_are_listed_by_name(inputs: SimpleNamespace) -> None:
-    metro, state = inputs.hand_metro, original_state(inputs.hand_metro)
-
-    def fault(changed: State) -> str:
-        with pytest.raises(ConfigError) as caught:
-            load_original_weights(metro, changed)
-        assert "\n" not in str(caught.value)
-        return str(caught.value)
-
-    assert "missing upsampling.bias" in fault(without(state, "upsampling.bias"))
-    assert "unknown surprise" in fault(state | {"surprise": torch.zeros(1)})
-    assert "upsampling.bias (5,) for (778,)" in fault(state | {"upsampling.bias": torch.zeros(5)})
-    many = [key for key in metro.state_dict() if key.startswith("backbone.stage4")]
-    text = fault(without(state, *many))
-    assert ", ".join(many[:5]) in text and f"and {len(many) - 5} more" in text and many[5] not in text
-    for bad in (float("nan"), float("inf")):
-        broken = state["cam_param_fc.weight"].clone()
-        broken[0, 1] = bad
-        assert "finite" in fault(state | {"cam_param_fc.weight": broken})
-        assert "cam_param_fc.weight" in fault(state | {"cam_param_fc.weight": broken})
-    mixed = {f"module.{key}" if index else key: value for index, (key, value) in enumerate(state.items())}
-    assert "missing" in fault(mixed)
-    assert "missing" in fault({})
-
-
 def test_a_checkpoint_of_the_other_kind_is_refused(inputs: SimpleNamespace, tmp_path: Path, capsys) -> None:
     assert command("body", inputs.hand_checkpoint, tmp_path / "bundle", template=inputs.body_template) == 2
     error = capsys.readouterr().err
     assert "missing conv_learn_tokens.weight" in error and "kind of network" in error
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        ([torch.zeros(1)], "tensors by name.*list"),
-        ({"a": 1}, "'a' of type int"),
-        ({3: torch.zeros(1)}, "'3' of type Tensor"),
-        (torch.nn.Linear(1, 1), "state_dict.bin"),
-    ],
-)
-def test_files_of_torch_that_are_no_state_dict(content: object, reason: str, tmp_path: Path) -> None:
-    torch.save(content, tmp_path / "model.bin")
-    with pytest.raises(SourceError, match=reason) as caught:
-        read_state_dict(tmp_path / "model.bin")
-    assert "\n" not in str(caught.value)
 
 
 def test_files_that_do_not_belong_together(inputs: SimpleNamespace, tmp_path: Path, capsys) -> None:
