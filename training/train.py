@@ -105,7 +105,10 @@ def configure(options: argparse.Namespace) -> TrainConfig:
     """The preset, with what the command line says instead."""
     names = {field.name for field in fields(TrainConfig)}
     given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    return replace(PRESETS[options.preset](), **given)
+    config = replace(PRESETS[options.preset](), **given)
+    surface = {name: getattr(options, name) for name in ("edges", "normals") if getattr(options, name) is not None}
+    weights = replace(config.objective.weights, **surface)
+    return replace(config, objective=replace(config.objective, weights=weights))
 
 
 def change_network(network: MetroConfig, mesh: MeshSpec, options: argparse.Namespace) -> MetroConfig:
@@ -252,6 +255,8 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--learning-rate", type=float)
     how.add_argument("--final-learning-rate", type=float)
     how.add_argument("--schedule", choices=get_args(Schedule))
+    how.add_argument("--edges", type=float, help="weight of the edge length loss, as in MeshGraphormer and FastMETRO")
+    how.add_argument("--normals", type=float, help="weight of the normal loss")
     how.add_argument("--ema-decay", type=float, help="validate and export a moving average of the weights")
     how.add_argument("--mask-ratio", type=float, help="the most that masked vertex modelling hides")
     how.add_argument("--architecture", choices=ARCHITECTURES, help="another backbone for the paper's networks")

@@ -43,6 +43,17 @@ def test_a_tsv_set_is_of_hands_where_the_mesh_is(tmp_path: Path) -> None:
     assert open_source(f"tsv:{path}", HAND).dataset.joint_names == HAND.joint_names
 
 
+def test_left_hands_are_right_hands_in_a_mirror(tmp_path: Path) -> None:
+    path = write_freihand(tmp_path / "F")
+    right, left = (open_source(f"{kind}:{path}", HAND).dataset for kind in ("freihand", "left-freihand"))
+    assert len(left) == len(right) and left.joint_names == right.joint_names
+    np.testing.assert_array_equal(left[1].image, right[1].image[:, ::-1])
+    np.testing.assert_array_equal(left[1].joints, right[1].joints * [-1, 1, 1])
+    np.testing.assert_array_equal(left[1].keypoints_px[:, 0], 223 - right[1].keypoints_px[:, 0])
+    with pytest.raises(ConfigError, match="a hand"):
+        open_source(f"left-coco:{write_coco(tmp_path / 'C')}", BODY)
+
+
 @pytest.mark.parametrize("text", ["x", "tape:x", "shards", "shards:x@", "shards:x@heavy"])
 def test_what_is_no_dataset_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):

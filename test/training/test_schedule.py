@@ -7,7 +7,7 @@ import pytest
 from metro_ros.core.errors import ConfigError
 from training.presets import PRESETS, default, paper_3dpw, paper_body, paper_hand
 from training.schedule import Length, learning_rate
-from training.train import parser, run_length, validation_interval
+from training.train import configure, parser, run_length, validation_interval
 
 STEPS = Length(steps=100)
 
@@ -60,6 +60,12 @@ def test_validation_comes_every_epoch_where_there_are_epochs() -> None:
     assert validation_interval(options, Length(minutes=3.0)) == 500
     options.validate_every = 20
     assert validation_interval(options, Length(steps=700, epochs=7)) == 20
+
+
+def test_surface_losses_are_an_option() -> None:
+    options = parser().parse_args(["--out", "x", "--data", "shards:x", "--edges", "2.5"])
+    weights = configure(options).objective.weights
+    assert (weights.edges, weights.normals, weights.joints) == (2.5, 0.0, 1000.0)
 
 
 def test_epochs_become_steps_of_all_devices() -> None:

@@ -1,4 +1,4 @@
-"""Datasets by name, as a command line gives them: KIND:PATH or KIND:PATH@WEIGHT."""
+"""Datasets by name, as a command line gives them: KIND:PATH or KIND:PATH@WEIGHT, left-KIND for left hands."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from metro_ros.core.errors import ConfigError
 from training.datasets.coco import CocoKeypoints
 from training.datasets.freihand import FreiHand
 from training.datasets.metro_tsv import MetroTsv
+from training.datasets.mirrored import Mirrored
 from training.datasets.mixture import Source
 from training.datasets.sample import Dataset
 from training.datasets.shards import ShardDataset
 from training.datasets.threedpw import ThreeDPW
 from training.mesh_spec import MeshSpec
 
+LEFT = "left-"
 KINDS: dict[str, Callable[[Path, MeshSpec], Dataset]] = {
     "shards": lambda path, mesh: ShardDataset(path),
     "tsv": lambda path, mesh: MetroTsv(path, "hand" if is_hand(mesh) else "body"),
@@ -39,8 +41,12 @@ def is_hand(mesh: MeshSpec) -> bool:
 
 
 def open_source(text: str, mesh: MeshSpec) -> Source:
-    """One dataset of a mix. Raises ConfigError for a kind or weight that is none, SourceError for a bad folder."""
-    kind, colon, rest = text.partition(":")
+    """One dataset of a mix; of left hands mirrored to right ones, if its kind begins with `left-`.
+
+    Raises ConfigError for a kind or weight that is none, SourceError for a bad folder.
+    """
+    named, colon, rest = text.partition(":")
+    kind = named.removeprefix(LEFT)
     if kind not in KINDS or not colon:
         raise ConfigError("a dataset", expected=f"KIND:PATH, KIND one of {', '.join(KINDS)}", got=text)
     path, at, weight = rest.rpartition("@")
@@ -50,4 +56,9 @@ def open_source(text: str, mesh: MeshSpec) -> Source:
         share = float(weight)
     except ValueError as error:
         raise ConfigError("the weight of a dataset", expected="a number after @", got=text) from error
-    return Source(KINDS[kind](Path(path), mesh), share)
+    dataset = KINDS[kind](Path(path), mesh)
+    if named == kind:
+        return Source(dataset, share)
+    if not is_hand(mesh):
+        raise ConfigError(f"the dataset {text}", expected=f"a hand, for {LEFT}", got=mesh.name)
+    return Source(Mirrored(dataset), share)
