@@ -235,6 +235,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def agreement(bundle: Bundle) -> str:
+    """How well the bundle's model agrees with the network that it was exported from, for people."""
+    differences = bundle.manifest.origin["largest_difference_onnx_torch"]
+    return "agrees with torch, " + ", ".join(f"{name} within {value:.1e}" for name, value in differences.items())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code: 0, or 2 with one line of explanation."""
     parser = argparse.ArgumentParser(prog="python -m training.export", description=__doc__.splitlines()[0])
@@ -249,9 +255,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MetroError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    differences = bundle.manifest.origin["largest_difference_onnx_torch"]
-    agreement = ", ".join(f"{name} within {value:.1e}" for name, value in differences.items())
-    print(f"{options.output}: agrees with torch, {agreement}")
+    print(f"{options.output}: {agreement(bundle)}")
     return 0
 
 

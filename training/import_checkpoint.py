@@ -12,16 +12,16 @@ Nothing of these files is copied to anywhere but the bundle.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metro_ros.core.bundle import file_sha256
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.build import MetroConfig, build, paper_body, paper_hand
 from training.checkpoint import load_original_weights
-from training.export import BundleInfo, export_bundle
+from training.export import BundleInfo, agreement, export_bundle
 from training.mesh_spec import HAND_21_NAMES, J14_NAMES, MeshSpec, body_431, hand_195
 from training.model_files import (
     BodyModelArrays,
@@ -143,7 +143,7 @@ def bundle_info(name: str, kind: Kind, mesh: MeshSpec, checkpoint: Path, files: 
         body_licence=BODY_LICENCE.format(model=kind.model),
         origin={
             "importer": "python -m training.import_checkpoint",
-            "inputs": {option: {"file": path.name, "sha256": _sha256(path)} for option, path in inputs.items()},
+            "inputs": {option: {"file": path.name, "sha256": file_sha256(path)} for option, path in inputs.items()},
         },
         measured={"limits": limits},
     )
@@ -162,9 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MetroError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    differences = bundle.manifest.origin["largest_difference_onnx_torch"]
-    agreement = ", ".join(f"{name} within {value:.1e}" for name, value in differences.items())
-    print(f"{options.output}: agrees with torch, {agreement}")
+    print(f"{options.output}: {agreement(bundle)}")
     for name, terms in bundle.manifest.licence.items():
         print(f"licence of {name}: {terms}")
     for limit in info.measured["limits"]:
@@ -197,14 +195,6 @@ def _check_files(kind: Kind, files: Mapping[str, Path]) -> None:
 
 def _flags(names: Iterable[str]) -> str:
     return " ".join("--" + name.replace("_", "-") for name in names)
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 if __name__ == "__main__":

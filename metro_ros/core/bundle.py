@@ -27,7 +27,16 @@ from metro_ros.core.errors import BundleError, ConfigError
 from metro_ros.core.manifest import CropSpec, Manifest
 from metro_ros.core.skeleton import Skeleton
 
-__all__ = ["Bundle", "CropSpec", "Manifest", "default_bundle_path", "load_bundle", "record_measurement", "write_bundle"]
+__all__ = [
+    "Bundle",
+    "CropSpec",
+    "Manifest",
+    "default_bundle_path",
+    "file_sha256",
+    "load_bundle",
+    "record_measurement",
+    "write_bundle",
+]
 
 MANIFEST_FILE, MODEL_FILE, MESH_FILE = "manifest.json", "model.onnx", "mesh.npz"
 REMEDY = "copy the bundle again, or write it again with python -m training.export"
@@ -84,7 +93,7 @@ def load_bundle(path: str | Path) -> Bundle:
             raise BundleError(f"the bundle {path} is incomplete", expected=name, got="no such file", remedy=REMEDY)
     manifest = manifests.read_manifest(path / MANIFEST_FILE, (MODEL_FILE, MESH_FILE))
     for name in (MODEL_FILE, MESH_FILE):
-        digest = _sha256(path / name)
+        digest = file_sha256(path / name)
         if digest != manifest.sha256[name]:
             raise BundleError(
                 f"{path / name} is not the file that the manifest describes",
@@ -142,7 +151,8 @@ def record_measurement(bundle: Bundle, name: str, figures: Mapping[str, Any]) ->
     return load_bundle(bundle.path)
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
