@@ -119,6 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
     except MetroError as error:
         print(f"ablate: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("ablate: interrupted; the same command goes on", file=sys.stderr)
+        return 130
     (options.out / "ablation.json").write_text(json.dumps(results, indent=1) + "\n")
     print(table(results))
     return 0

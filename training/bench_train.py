@@ -112,7 +112,8 @@ def bench_network(name: str, batch: Batch, mesh: MeshSpec, repetitions: int) -> 
 def bench_loader(mixture: Mixture, batch: int, step: Step, steps: int, workers: int) -> dict[str, float]:
     """The share of training's time in which a step waits for its batch, with batches loaded as training loads them."""
     sampler = PositionSampler(batch)
-    loader = iter(DataLoader(mixture, batch_sampler=sampler, collate_fn=mixture.collate, num_workers=workers))
+    loader = iter(DataLoader(mixture, batch_sampler=sampler, collate_fn=mixture.collate, num_workers=workers,
+                             multiprocessing_context="forkserver" if workers else None))  # fmt: skip
     step(next(loader))
     waited = worked = 0.0
     for _ in range(steps):
@@ -235,6 +236,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     _print(report)
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(report, indent=1) + "\n")
     return 0
 

@@ -48,6 +48,8 @@ class MetroData(pl.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=mixture.collate,
             num_workers=self.workers,
+            # A plain fork copies locks that threads of torch or OpenCV hold, and may wait for them for ever.
+            multiprocessing_context="forkserver" if self.workers else None,
             worker_init_fn=_one_thread if self.workers else None,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.workers > 0,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from metro_ros.core.errors import ConfigError
+from metro_ros.core.manifest import CameraFrame
 from training.anny_spec import load_anny_spec
 from training.body import TRAINING_BANK, load_body_bank
 from training.import_checkpoint import BODY_LICENCE, PADDING
@@ -41,6 +42,11 @@ def add_mesh_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--motions", type=Path, help="motion file: Anny's body, whose levels are fitted the first time")
     group.add_argument("--cache", type=Path, help="where Anny's body is kept (default ~/.cache/metro_ros)")
     group.add_argument("--mesh", type=Path, help="a mesh of your own, see training.mesh_files")
+    group.add_argument(
+        "--camera-frame",
+        choices=get_args(CameraFrame),
+        help="axes of the sets' 3D labels (default: crop_ray, as of training.synth, with --motions; else camera)",
+    )
     group.add_argument("--smpl", type=Path, help="SMPL neutral, .pkl or .npz; with --sampling and --joint-regressor")
     group.add_argument("--mano", type=Path, help="MANO right, .pkl or .npz; with --sampling")
     group.add_argument("--sampling", type=Path, help="mesh_downsampling.npz or mano_downsampling.npz")
@@ -62,10 +68,12 @@ def choose_mesh(options: argparse.Namespace) -> MeshChoice:
     if options.mesh is not None:
         spec = load_mesh_spec(options.mesh)
         unknown = "not stated: pass it to training.export by --info"
-        return MeshChoice(spec, bundle={"name": spec.name, "body_licence": unknown, "weights_licence": unknown})
+        fields = {"name": spec.name, "body_licence": unknown, "weights_licence": unknown}
+        return MeshChoice(spec, bundle=fields | {"camera_frame": options.camera_frame or "camera"})
     if options.motions is not None:
         bank = load_body_bank(*TRAINING_BANK, options.cache)
-        return MeshChoice(load_anny_spec(bank, load_motions(options.motions, bank), options.cache))
+        spec = load_anny_spec(bank, load_motions(options.motions, bank), options.cache)
+        return MeshChoice(spec, bundle={"camera_frame": options.camera_frame or "crop_ray"})
     return _smpl(options) if options.smpl is not None else _mano(options)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import numpy as np
@@ -37,7 +37,7 @@ class MetroModule(pl.LightningModule):
         metro: the network. network: its config, kept in the checkpoints.
         truth: makes the truth of a batch.
         config: how it is trained. length: how long. stage: see `training.stages`.
-        bundle: fields for the manifest of the bundle that is made from it.
+        bundle: fields for the manifest of the bundle that is made from it. seed: of dropout.
     """
 
     def __init__(
@@ -49,11 +49,14 @@ class MetroModule(pl.LightningModule):
         length: Length,
         stage: Stage = "all",
         bundle: dict[str, Any] | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         freeze_the_rest(stage, metro)
         self.metro, self.network, self.truth = metro.to(memory_format=torch.channels_last), network, truth  # type: ignore[call-overload]
         self.config, self.length, self.stage, self.bundle = config, length, stage, bundle or {}
+        self.seed = seed
+        self.scored = scored_joints(metro.mesh)
         self.normalize = Normalize()
         self.seconds = 0.0
         """Of training so far, by the first process's clock."""
@@ -61,6 +64,7 @@ class MetroModule(pl.LightningModule):
         """Micro-batches that have gone into an optimiser's step."""
         self.stop_requested = False
         """Set it, in the first process, to end training after the running step."""
+        self._stopping = False
         self._since: float | None = None
         self._steps = 0
         self._losses: list[Tensor] = []
@@ -81,13 +85,15 @@ class MetroModule(pl.LightningModule):
         self.seconds += 0.0 if self._since is None else now - self._since
         self._since = now
         if self.trainer.world_size > 1:
-            self.seconds, self.stop_requested = self.trainer.strategy.broadcast((self.seconds, self.stop_requested))
+            self.seconds, self._stopping = self.trainer.strategy.broadcast((self.seconds, self.stop_requested))
         rate = learning_rate(self.config, self.length, self.global_step, self._share())
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator().manual_seed(int(batch.first))
+        # Dropout: after a kill as before it, and different in every process.
+        torch.manual_seed(1_000_003 * self.seed + int(batch.first))
         images, truth = self.normalize(batch.image), self.truth(batch)
         loss, _ = stage_loss(self.stage, self.metro, batch, truth, images, generator, self.config.objective)
         if not math.isfinite(value := float(loss.detach())):
@@ -112,7 +118,9 @@ class MetroModule(pl.LightningModule):
     @property
     def is_finished(self) -> bool:
         """Whether the step that has just ended was the last one."""
-        return self.stop_requested or self._share() >= 1.0
+        # Processes end together: a request that came since this step began is every one's at the next.
+        stopping = self._stopping if self.trainer.world_size > 1 else self.stop_requested
+        return stopping or self._share() >= 1.0
 
     def _share(self) -> float:
         return self.length.share(self.global_step, self.seconds)
@@ -126,7 +134,7 @@ class MetroModule(pl.LightningModule):
         if objective.regressed and output.vertices[-1] is not None:
             joints = self.metro.regress_joints(output.vertices[-1])
         assert truth.has_joints is not None
-        known = truth.has_joints > 0
+        known = (truth.has_joints > 0) & (truth.joint_confidence[:, self.scored.columns] > 0).all(dim=1)
         self._scored.append((joints[known].float().cpu().numpy(), truth.joints[known].float().cpu().numpy()))
         if batch_idx == 0 and self.trainer.is_global_zero and self.logger is not None:
             self._draw(batch, output)
@@ -134,8 +142,13 @@ class MetroModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         ours, theirs = (np.concatenate(parts) for parts in zip(*self._scored, strict=True))
         self._scored.clear()
-        for name, value in joint_errors(ours, theirs, self.metro.mesh).items():
-            self.log(name, value, prog_bar=True, sync_dist=self.trainer.world_size > 1)
+        errors = joint_errors(ours, theirs, self.scored)
+        totals = torch.tensor([*(value * len(ours) for value in errors.values()), len(ours)], device=self.device)
+        if self.trainer.world_size > 1:
+            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
+        if totals[-1] > 0:
+            for name, total in zip(errors, totals[:-1], strict=True):
+                self.log(name, total / totals[-1], prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[RECORD] = make_record(self.metro.mesh, self.network, self.bundle)
@@ -165,16 +178,27 @@ def _lay_out_alike(optimiser: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter).copy_(value)
 
 
-def joint_errors(ours: np.ndarray, theirs: np.ndarray, mesh: MeshSpec) -> dict[str, float]:
-    """MPJPE from the root and PA-MPJPE of (N, J, 3) joints, millimetres; J14 where the mesh has them, else all."""
+class ScoredJoints(NamedTuple):
+    """columns: the joints that count. root: which of them MPJPE lays upon the truth's."""
+
+    columns: list[int]
+    root: list[int]
+
+
+def scored_joints(mesh: MeshSpec) -> ScoredJoints:
+    """J14 from the hips where the mesh has them, else all joints from the root."""
     names = mesh.joint_names
-    is_body = set(J14) <= set(names)
-    columns = [names.index(name) for name in J14] if is_body else list(range(len(names)))
-    root = [J14.index(name) for name in HIPS] if is_body else list(mesh.root_joints)
-    ours, theirs = ours[:, columns], theirs[:, columns]
+    if set(J14) <= set(names):
+        return ScoredJoints([names.index(name) for name in J14], [J14.index(name) for name in HIPS])
+    return ScoredJoints(list(range(len(names))), list(mesh.root_joints))
+
+
+def joint_errors(ours: np.ndarray, theirs: np.ndarray, scored: ScoredJoints) -> dict[str, float]:
+    """MPJPE from the root and PA-MPJPE of (N, J, 3) joints, millimetres; 0 of none."""
     if not len(ours):
-        return {}
+        return {"mpjpe_mm": 0.0, "pa_mpjpe_mm": 0.0}
+    ours, theirs = ours[:, scored.columns], theirs[:, scored.columns]
     return {
-        "mpjpe_mm": 1000 * float(np.mean(mpjpe(ours, theirs, root))),
+        "mpjpe_mm": 1000 * float(np.mean(mpjpe(ours, theirs, scored.root))),
         "pa_mpjpe_mm": 1000 * float(np.mean(pa_mpjpe(ours, theirs))),
     }

@@ -18,11 +18,12 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from metro_ros.core.errors import ConfigError
 from training.datasets.mixture import Batch, Mixture
 from training.module import MetroModule
 from training.tensor_file import load_tree, save_tree
 
-LAST, BEST = "last.safetensors", "best.safetensors"
+LAST, BEST, RUN = "last.safetensors", "best.safetensors", "run.json"
 
 
 def describe(options: Namespace, module: MetroModule, training: Mixture, validation: Mixture | None) -> dict[str, Any]:
@@ -40,6 +41,29 @@ def describe(options: Namespace, module: MetroModule, training: Mixture, validat
         "data": [_describe_source(mixture) for mixture in (training, validation) if mixture is not None],
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def open_folder(folder: Path, resume: bool) -> None:
+    """Make the folder of a run. Raises ConfigError when another run lies there already, unless it is to go on."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the run folder {folder}", expected="a folder", got=error) from error
+    if (folder / RUN).exists() and not resume and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        remedy = "go on with --resume, or name another folder"
+        raise ConfigError(f"{folder} holds a run", expected="a new folder", got=RUN, remedy=remedy)
+
+
+def write_run(folder: Path, run: dict[str, Any]) -> None:
+    """Write run.json; a run that goes on is added to the one that began, under "resumed"."""
+    path = folder / RUN
+    try:
+        first = json.loads(path.read_text()) if path.exists() else None
+        if isinstance(first, dict):
+            run = {**first, "resumed": [*first.get("resumed", []), run]}
+        path.write_text(json.dumps(run, indent=1) + "\n")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot write {path}", expected="a run's description", got=error) from error
 
 
 def _describe_source(mixture: Mixture) -> dict[str, Any]:
@@ -121,6 +145,7 @@ class KeepCheckpoints(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, MetroModule)
         self._saved_s, self._step = pl_module.seconds, trainer.global_step
+        trainer.should_stop = pl_module.is_finished  # nothing is left to do
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -136,7 +161,7 @@ class KeepCheckpoints(pl.Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         score = trainer.callback_metrics.get(self.monitor)
-        if trainer.sanity_checking or score is None or not float(score) < self.best:
+        if trainer.state.fn != "fit" or score is None or not float(score) < self.best:
             return
         self.best = float(score)
         trainer.save_checkpoint(self.folder / BEST)
@@ -149,7 +174,7 @@ class KeepCheckpoints(pl.Callback):
 
 
 class ReportSkipped(pl.Callback):
-    """Corrupt rows: named once each, counted in all."""
+    """Corrupt rows: named once each, and counted since the start of this process."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -158,10 +183,18 @@ class ReportSkipped(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        self._tell(batch)
+        if batch.skipped:
+            pl_module.log("skipped_rows", float(self.count), rank_zero_only=True)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, *others: Any
+    ) -> None:
+        self._tell(batch)
+
+    def _tell(self, batch: Batch) -> None:
         for row in batch.skipped:
             self.count += 1
             if row not in self._named:
                 self._named.add(row)
                 print(f"skipped: {row}", file=sys.stderr)
-        if batch.skipped:
-            pl_module.log("skipped_rows", float(self.count))

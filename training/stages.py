@@ -78,12 +78,15 @@ class Objective:
         side: of the side tasks, or None for a network whose backbone has none.
         levels: how many mesh levels are computed, coarsest first; None for all.
         regressed: whether joints regressed from the finest mesh count too, as in the paper.
+        joints_from_mesh: whether samples without usable 3D joints take them from their true mesh; the paper's sets have
+            both or neither counts.
     """
 
     weights: LossWeights
     side: SideWeights | None
     levels: int | None
     regressed: bool
+    joints_from_mesh: bool = False
 
     def __post_init__(self) -> None:
         if self.regressed and self.levels is not None:

@@ -12,15 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import signal
 import sys
 import types
 import warnings
-from dataclasses import fields, replace
 from pathlib import Path
-from typing import get_args
 
 import lightning.pytorch as pl
 import torch
@@ -28,37 +25,49 @@ from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgre
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from metro_ros.core.errors import ConfigError, MetroError
-from training.build import ARCHITECTURES, Attention, MetroConfig, build, with_architecture
+from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.build import PRESETS as NETWORKS
+from training.build import build
 from training.checkpoint import load_checkpoint
 from training.data import MetroData
 from training.datasets.augment import NONE, AugmentConfig
-from training.datasets.catalogue import KINDS, open_source
+from training.datasets.catalogue import open_source
 from training.datasets.mixture import Mixture
-from training.mesh_choice import add_mesh_options, choose_mesh
-from training.mesh_spec import MeshSpec
+from training.mesh_choice import choose_mesh
 from training.module import MetroModule
 from training.network import Metro
-from training.precision import Precision, is_rounded
-from training.presets import PRESETS, Schedule, TrainConfig
+from training.precision import is_rounded
+from training.presets import TrainConfig
 from training.pretrained import load_backbone_weights
-from training.run_folder import LAST, JsonLines, KeepCheckpoints, ReportSkipped, SafetensorsIO, describe
+from training.run_folder import (
+    LAST,
+    JsonLines,
+    KeepCheckpoints,
+    ReportSkipped,
+    SafetensorsIO,
+    describe,
+    open_folder,
+    write_run,
+)
 from training.schedule import Length
-from training.shrink import shrunk
-from training.stages import BACKBONE_WEIGHTS, TOKEN_WEIGHTS, Stage
+from training.stages import BACKBONE_WEIGHTS, TOKEN_WEIGHTS
+from training.train_options import (
+    change_network,
+    check,
+    configure,
+    parser,
+    run_length,
+    validation_interval,
+)
 from training.truth import TruthMaker
-from training.widths import constant_width
-
-VALIDATE_EVERY = 500
-"""Steps, where training is not counted in epochs."""
 
 
 def train(options: argparse.Namespace) -> MetroModule:
     """One run as the command line says. Raises a MetroError for whatever a user can mend."""
+    check(options)
     pl.seed_everything(options.seed, verbose=False)
     config = configure(options)
-    options.out.mkdir(parents=True, exist_ok=True)
+    open_folder(options.out, options.resume)
     chosen = choose_mesh(options)
     network = change_network(NETWORKS[config.network](), chosen.spec, options)
 
@@ -67,23 +76,22 @@ def train(options: argparse.Namespace) -> MetroModule:
     metro.rounded = is_rounded(options.precision, "cuda" if accelerator == "gpu" else "cpu")
     _start_from(metro, options)
 
-    def mix(texts: list[str], augment: AugmentConfig, mask_ratio: float) -> Mixture:
+    def mix(texts: list[str], augment: AugmentConfig, mask_ratio: float, in_turn: bool) -> Mixture:
         sources = [open_source(text, chosen.spec) for text in texts]
         return Mixture(
-            sources, chosen.spec, augment, config.crop_style, network.image_size, chosen.pose_size, mask_ratio,
-            options.seed,
+            sources, chosen.spec, augment, config.crop_style, network.image_size, chosen.pose_size,
+            in_turn=in_turn, mask_ratio=mask_ratio, seed=options.seed,
         )  # fmt: skip
 
-    mixture = mix(options.data, config.augment, network.mask_ratio)
-    validation = mix(options.validation, NONE, 0.0) if options.validation else None
-    truth = TruthMaker(chosen.spec, chosen.body_model, mixture.vertex_count)
-    length = run_length(options, config, len(mixture))
-    module = MetroModule(metro, network, truth, config, length, options.stage, chosen.bundle)
-    data = MetroData(mixture, validation, config.batch, options.workers)
+    training = mix(options.data, config.augment, network.mask_ratio, in_turn=False)
+    validation = mix(options.validation, NONE, 0.0, in_turn=True) if options.validation else None
+    truth = TruthMaker(chosen.spec, chosen.body_model, training.vertex_count, config.objective.joints_from_mesh)
+    length = run_length(options, config, len(training))
+    module = MetroModule(metro, network, truth, config, length, options.stage, chosen.bundle, options.seed)
+    data = MetroData(training, validation, config.batch, options.workers)
     trainer = make_trainer(options, config, length, accelerator)
     if trainer.is_global_zero:
-        run = describe(options, module, mixture, validation)
-        (options.out / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+        write_run(options.out, describe(options, module, training, validation))
     last = options.out / LAST
     with _finish_step_on_interrupt(module):
         trainer.fit(module, data, ckpt_path=str(last) if options.resume and last.exists() else None)
@@ -93,55 +101,15 @@ def train(options: argparse.Namespace) -> MetroModule:
 
 
 def report(trainer: pl.Trainer, module: MetroModule, data: MetroData, path: Path) -> None:
-    """Write what the final weights score on the validation set."""
-    if data.validation is None:
-        raise ConfigError("a report", expected="--validation, to measure on", got="none")
+    """Write what the final weights score on the validation set. Raises SourceError when that cannot be written."""
     (scores,) = trainer.validate(module, data, verbose=False)
-    if trainer.is_global_zero:
+    if not trainer.is_global_zero:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"step": trainer.global_step, **scores}, indent=1) + "\n")
-
-
-def configure(options: argparse.Namespace) -> TrainConfig:
-    """The preset, with what the command line says instead."""
-    names = {field.name for field in fields(TrainConfig)}
-    given = {name: value for name, value in vars(options).items() if name in names and value is not None}
-    config = replace(PRESETS[options.preset](), **given)
-    surface = {name: getattr(options, name) for name in ("edges", "normals") if getattr(options, name) is not None}
-    weights = replace(config.objective.weights, **surface)
-    return replace(config, objective=replace(config.objective, weights=weights))
-
-
-def change_network(network: MetroConfig, mesh: MeshSpec, options: argparse.Namespace) -> MetroConfig:
-    """The preset's network with what the command line says instead."""
-    if options.architecture is not None:
-        network = with_architecture(network, options.architecture)
-    if options.constant_width:
-        network = constant_width(network, mesh)
-    if options.tiny:
-        network = shrunk(network)
-    given = {name: getattr(options, name) for name in ("mask_ratio", "attention")}
-    return replace(network, **{name: value for name, value in given.items() if value is not None})
-
-
-def run_length(options: argparse.Namespace, config: TrainConfig, rows: int) -> Length:
-    """Of --minutes, --steps, --epochs or the preset's epochs, the first that is given."""
-    if options.minutes is not None:
-        return Length(minutes=options.minutes)
-    if options.steps is not None:
-        return Length(steps=options.steps)
-    if config.epochs is None:
-        raise ConfigError("length of training", expected="--steps, --epochs or --minutes", got="none")
-    samples = config.batch * config.accumulate * options.devices * options.nodes
-    return Length(steps=config.epochs * math.ceil(rows / samples), epochs=config.epochs)
-
-
-def validation_interval(options: argparse.Namespace, length: Length) -> int:
-    """Steps between two validations: an epoch, where training is counted in epochs."""
-    if options.validate_every is not None:
-        if options.validate_every < 1:
-            raise ConfigError("--validate-every", expected="at least 1", got=options.validate_every)
-        return options.validate_every
-    return length.steps // length.epochs if length.steps and length.epochs else VALIDATE_EVERY
+    except OSError as error:
+        raise SourceError(f"cannot write {path}", got=error) from error
 
 
 def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Length, accelerator: str) -> pl.Trainer:
@@ -216,6 +184,14 @@ class _finish_step_on_interrupt:
         self.module.stop_requested = True
 
 
+def _without_worker(error: MetroError) -> str:
+    """One line of an error, also where torch has wrapped it in the traceback of a loading process."""
+    lines = str(error.what).strip().splitlines()
+    if not lines or not lines[0].startswith("Caught "):
+        return str(error)
+    return lines[-1].partition(": ")[2]
+
+
 def _best_accelerator() -> str:
     return "gpu" if torch.cuda.is_available() else "cpu"
 
@@ -227,64 +203,13 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every option of a run."""
-    words = argparse.ArgumentParser(
-        prog="python -m training.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    words.add_argument("--preset", choices=PRESETS, default="default", help="see training.presets (%(default)s)")
-    words.add_argument("--out", type=Path, required=True, help="run folder")
-    words.add_argument("--resume", action="store_true", help=f"go on from --out/{LAST} where there is one")
-    words.add_argument("--seed", type=int, default=88)
-
-    data = words.add_argument_group("data", f"KIND:PATH or KIND:PATH@WEIGHT, several times; kinds: {', '.join(KINDS)}")
-    data.add_argument("--data", action="append", required=True, metavar="KIND:PATH", help="to train on")
-    data.add_argument("--validation", action="append", default=[], metavar="KIND:PATH", help="to validate on")
-    data.add_argument("--validate-every", type=int, metavar="STEPS", help=f"(default: an epoch, or {VALIDATE_EVERY})")
-    data.add_argument("--report", type=Path, help="JSON of what the final weights score on the validation set")
-    data.add_argument("--workers", type=int, default=1, help="loading processes a device (default %(default)s)")
-    add_mesh_options(words.add_argument_group("mesh", "what the network predicts"))
-
-    how = words.add_argument_group("how", "the preset's unless given")
-    how.add_argument("--stage", choices=get_args(Stage), default="all", help="see training.stages")
-    how.add_argument("--steps", type=int, help="end after so many steps of the optimiser")
-    how.add_argument("--epochs", type=int, help="end after so many passes over the data")
-    how.add_argument("--minutes", type=float, help="end by the clock; the schedule follows it")
-    how.add_argument("--batch", type=int, help="samples a device and micro-batch")
-    how.add_argument("--accumulate", type=int, help="micro-batches a step")
-    how.add_argument("--learning-rate", type=float)
-    how.add_argument("--final-learning-rate", type=float)
-    how.add_argument("--schedule", choices=get_args(Schedule))
-    how.add_argument("--edges", type=float, help="weight of the edge length loss, as in MeshGraphormer and FastMETRO")
-    how.add_argument("--normals", type=float, help="weight of the normal loss")
-    how.add_argument("--ema-decay", type=float, help="validate and export a moving average of the weights")
-    how.add_argument("--mask-ratio", type=float, help="the most that masked vertex modelling hides")
-    how.add_argument("--architecture", choices=ARCHITECTURES, help="another backbone for the paper's networks")
-    how.add_argument("--attention", choices=get_args(Attention), help="local: mesh neighbours only, as an ablation")
-    how.add_argument("--constant-width", action="store_true", help="blocks of one width, as an ablation")
-    how.add_argument("--tiny", action="store_true", help="a network of the same structure and a hundredth of the size")
-    how.add_argument("--start-from", type=Path, help="checkpoint to take all weights from")
-    how.add_argument("--backbone-from", type=Path, help="checkpoint to take the backbone's weights from")
-    how.add_argument("--tokens-from", type=Path, help="checkpoint to take all other weights from")
-    how.add_argument("--imagenet", type=Path, help="HRNet weights trained on ImageNet, .pth or .safetensors")
-
-    where = words.add_argument_group("where")
-    where.add_argument("--accelerator", choices=["auto", "cpu", "gpu"], default="auto")
-    where.add_argument("--devices", type=int, default=1, help="GPUs, or processes on a CPU, of each node")
-    where.add_argument("--nodes", type=int, default=1, help="machines, by torchrun or SLURM")
-    where.add_argument("--precision", choices=get_args(Precision), default="auto", help="auto: bf16 where it is native")
-    where.add_argument("--save-every-s", type=float, default=300.0, help="seconds between savings (%(default)s)")
-    where.add_argument("--log-every", type=int, default=20, metavar="STEPS")
-    return words
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    options = parser().parse_args(arguments)
+    options = parser(__doc__).parse_args(arguments)
     try:
         module = train(options)
     except MetroError as error:
-        print(f"training: {error}", file=sys.stderr)
+        print(f"training: {_without_worker(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted; go on from the last saving, {options.out / LAST}, with --resume", file=sys.stderr)

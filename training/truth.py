@@ -20,6 +20,7 @@ class TruthMaker(nn.Module):
         mesh: whose levels are asked for; its rows pick the coarser levels out of the one that the truth has.
         body_model: turns pose and betas into the finest level, or None where no dataset has them.
         vertex_count: of the batches' vertices, None where no dataset has them.
+        joints_from_mesh: see `training.stages.Objective`.
 
     Raises:
         ConfigError: no level has that many vertices, or the mesh does not tell how levels follow from each other.
@@ -28,7 +29,13 @@ class TruthMaker(nn.Module):
     root_row: Tensor | None
     joint_regressor: Tensor | None
 
-    def __init__(self, mesh: MeshSpec, body_model: SkinnedModel | None, vertex_count: int | None) -> None:
+    def __init__(
+        self,
+        mesh: MeshSpec,
+        body_model: SkinnedModel | None,
+        vertex_count: int | None,
+        joints_from_mesh: bool = False,
+    ) -> None:
         super().__init__()
         self.body_model = body_model
         known = mesh.level_sizes[-1] if body_model is not None else vertex_count
@@ -37,6 +44,7 @@ class TruthMaker(nn.Module):
         self.level = None if known is None else mesh.level_sizes.index(known)
         self.is_finest = known == mesh.level_sizes[-1]
         self.root_joints = list(mesh.root_joints)
+        self.joints_from_mesh = joints_from_mesh
         row = mesh.root_row
         self.register_buffer("root_row", None if row is None else torch.tensor(row), persistent=False)
         regressor = mesh.joint_regressor
@@ -52,7 +60,7 @@ class TruthMaker(nn.Module):
         """Levels finer than the truth's are None; so are all where nothing is known of the mesh.
 
         Joints count only with their root, which the loss compares them from; where a dataset does not tell where it is,
-        all of them are regressed from the true mesh, if that is known.
+        all of them are regressed from the true mesh, if that is known and asked for.
         """
         levels: list[Tensor | None] = [None] * self.levels
         finest, has = self._vertices(batch)
@@ -75,7 +83,7 @@ class TruthMaker(nn.Module):
         """Joints (N, J, 3), their confidence (N, J), and (N,) which samples have them."""
         rooted = (batch.joint_confidence[:, self.root_joints] > 0).all(dim=1) & (batch.has_joints > 0)
         joints, confidence = batch.joints, batch.joint_confidence
-        if finest is None or not self.is_finest or self.joint_regressor is None:
+        if not self.joints_from_mesh or finest is None or not self.is_finest or self.joint_regressor is None:
             return joints, confidence, rooted.float()
         from_mesh = ~rooted & (has > 0)
         joints = torch.where(from_mesh[:, None, None], self.joint_regressor @ finest, joints)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from training import ablate
-from training.train import change_network, parser
+from training.train_options import change_network, parser
 
 
 def options(out: Path) -> argparse.Namespace:

@@ -134,6 +134,18 @@ def test_labels_must_fit_the_mesh_and_each_other() -> None:
         Mixture([Source(ListDataset([picture(1)], ("a", "b", "c", "d")))], MESH, NONE, "smooth", 8)
 
 
+def test_validation_sees_each_row_once_whatever_the_weights() -> None:
+    mix = mixture([picture(1)] * 9, [picture(value) for value in (200, 210)], weights=[1.0, 50.0], in_turn=True)
+    assert values(take(mix, len(mix))) == [1] * 9 + [200, 210]
+
+
+def test_labels_that_no_row_looked_at_first_has_are_left_out() -> None:
+    samples = [picture(1)] * 60
+    samples[1] = picture(2, vertices=np.ones((10, 3)))
+    batch = take(mixture(samples), 60)
+    assert batch.vertices is None and not batch.skipped and 2 in values(batch)
+
+
 def test_masks_are_drawn_for_each_sample() -> None:
     mix = mixture([picture(value) for value in range(1, 200)], mask_ratio=0.5)
     hidden = 1 - take(mix, 199).token_mask.mean(dim=(1, 2))

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 
 from metro_ros.core.errors import ConfigError
-from training.datasets.order import BLOCK, MixOrder, PositionSampler
+from training.datasets.order import BLOCK, InTurn, MixOrder, PositionSampler
 
 
 def test_one_dataset_is_walked_through_in_whole_shuffled_epochs() -> None:
@@ -59,3 +59,10 @@ def test_processes_share_what_one_would_accumulate() -> None:
 def test_an_interrupted_order_goes_on() -> None:
     whole = list(islice(PositionSampler(3, rank=1, world=2), 9))
     assert list(islice(PositionSampler(3, rank=1, world=2, first=5), 4)) == whole[5:]
+
+
+def test_validation_takes_every_row_of_every_set_once() -> None:
+    order = InTurn([4, 1, 3])
+    assert [order(position) for position in range(8)] == [
+        *((0, row) for row in range(4)), (1, 0), *((2, row) for row in range(3))
+    ]  # fmt: skip

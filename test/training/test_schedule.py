@@ -7,7 +7,7 @@ import pytest
 from metro_ros.core.errors import ConfigError
 from training.presets import PRESETS, default, paper_3dpw, paper_body, paper_hand
 from training.schedule import Length, learning_rate
-from training.train import configure, parser, run_length, validation_interval
+from training.train_options import configure, parser, run_length, validation_interval
 
 STEPS = Length(steps=100)
 

@@ -100,7 +100,9 @@ def test_joints_without_their_root_come_from_the_mesh() -> None:
         make_sample(joints, vertices=finest),
         make_sample(joint_count=4),
     ]
-    truth = TruthMaker(MESH, None, 20)(make_batch(*rows))
+    paper = TruthMaker(MESH, None, 20)(make_batch(*rows))
+    assert paper.has_joints.tolist() == [0, 0, 1, 0], "its sets have 3D joints or do not"  # type: ignore[union-attr]
+    truth = TruthMaker(MESH, None, 20, joints_from_mesh=True)(make_batch(*rows))
     assert truth.has_joints.tolist() == [1, 0, 1, 0]  # type: ignore[union-attr]
     regressed = MESH.joint_regressor @ (finest - MESH.root_row @ finest)  # type: ignore[operator]
     np.testing.assert_allclose(truth.joints[0], regressed, atol=1e-4)

@@ -16,14 +16,15 @@ from metro_ros.core.errors import ConfigError, SourceError
 from training.datasets.augment import AugmentConfig
 from training.datasets.crops import CropStyle
 from training.datasets.joints import JointSelection
-from training.datasets.order import MixOrder
+from training.datasets.order import InTurn, MixOrder
 from training.datasets.prepare import Example, prepare
 from training.datasets.sample import Dataset, Sample, SampleError
 from training.masking import sample_token_mask
 from training.mesh_spec import MeshSpec
 
 PROBES = 20
-"""Rows of a dataset that are looked at first, spread over it; and rows tried in place of a damaged one."""
+"""Rows of a dataset that are looked at first, spread over it, for which labels it has; a label that none of them has is
+left out of the mix. And rows tried in place of a damaged one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +90,7 @@ class Mixture(TorchDataset[Item]):
         style: see `training.datasets.prepare`.
         size: S, the crop's side in pixels.
         pose_size: P, of the model that turns poses into meshes; None leaves poses out.
+        in_turn: every row once, one dataset after the other, whatever the weights; else a mix without end.
         mask_ratio: of masked vertex modelling; see `training.masking`.
         seed: of order, change and masking.
 
@@ -105,12 +107,16 @@ class Mixture(TorchDataset[Item]):
         style: CropStyle,
         size: int,
         pose_size: int | None = None,
+        *,
+        in_turn: bool = False,
         mask_ratio: float = 0.0,
         seed: int = 0,
     ) -> None:
         self.sources, self.mesh, self.config, self.style = tuple(sources), mesh, config, style
         self.size, self.mask_ratio, self.seed = size, mask_ratio, seed
-        self.order = MixOrder([len(s.dataset) for s in sources], [s.weight for s in sources], seed)
+        sizes = [len(source.dataset) for source in sources]
+        mixed = MixOrder(sizes, [source.weight for source in sources], seed)
+        self.order: MixOrder | InTurn = InTurn(sizes) if in_turn else mixed
         self.selections = [JointSelection.between(s.dataset.joint_names, mesh.joint_names) for s in sources]
         self.pose_size = pose_size
         probes = [sample for source in sources for sample in _probe(source.dataset)]
@@ -177,14 +183,18 @@ class Mixture(TorchDataset[Item]):
 
     def _prepare(self, dataset: int, row: int, position: int) -> Example:
         sample = self.sources[dataset].dataset[row]
-        if self.pose_size is None and sample.pose is not None:
-            sample = replace(sample, pose=None, betas=None)
-        self._check(sample)
+        sample = self._known(sample)
         rng = np.random.default_rng([self.seed, 4, position])
         return prepare(sample, self.selections[dataset], self.config, self.style, self.size, rng)
 
-    def _check(self, sample: Sample) -> None:
-        """A row whose labels are of another size than the others' cannot be stacked."""
+    def _known(self, sample: Sample) -> Sample:
+        """Without labels that the mix has no use for. Raises SampleError for one of another size than the others'."""
+        if self.pose_size is None:
+            sample = replace(sample, pose=None, betas=None)
+        if self.vertex_count is None:
+            sample = replace(sample, vertices=None)
+        if self.dense_size is None:
+            sample = replace(sample, dense=None)
         dense = None if sample.dense is None else sample.dense.mask
         for field, known, label in (
             ("vertices", self.vertex_count, sample.vertices),
@@ -192,8 +202,8 @@ class Mixture(TorchDataset[Item]):
             ("dense", self.dense_size, dense),
         ):
             if label is not None and len(label) != known:
-                expected = "none" if known is None else str(known)
-                raise SampleError(f"{sample.key}: {field}", expected=f"{expected}, as in other rows", got=len(label))
+                raise SampleError(f"{sample.key}: {field}", expected=f"{known}, as in other rows", got=len(label))
+        return sample
 
     def _token_mask(self, position: int) -> Tensor:
         generator = torch.Generator().manual_seed(int(np.random.default_rng([self.seed, 5, position]).integers(2**62)))

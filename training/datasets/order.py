@@ -72,6 +72,19 @@ class MixOrder:
         return int(cached[1][place])
 
 
+class InTurn:
+    """Position -> (dataset, index): every row of every dataset once, one dataset after the other."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.sizes = tuple(sizes)
+        self._ends = np.cumsum(self.sizes)
+
+    def __call__(self, position: int) -> tuple[int, int]:
+        """Dataset and row at `position`, 0 up to the sum of the sizes."""
+        dataset = int(np.searchsorted(self._ends, position, side="right"))
+        return dataset, position - int(self._ends[dataset]) + self.sizes[dataset]
+
+
 class PositionSampler(Sampler[list[int]]):
     """Lists of positions, one a micro-batch, without end; process `rank` of `world` takes its slice of each.
 
