@@ -65,6 +65,13 @@ def in_processes(arguments: Sequence[str], **extra: str) -> subprocess.Popen[str
     )  # fmt: skip
 
 
+def run_to_its_end(arguments: Sequence[str]) -> None:
+    """In a process of its own, with one thread: more of them would add in another order."""
+    running = in_processes(arguments)
+    _, errors = running.communicate(timeout=200)
+    assert running.returncode == 0, errors
+
+
 @pytest.mark.parametrize("stage", ["backbone", "tokens", "all"])
 def test_every_stage_learns(place: Path, tmp_path: Path, stage: str) -> None:
     assert main(words(place, tmp_path, "--stage", stage, "--steps", "40", "--schedule", "step", batch=16)) == 0
@@ -92,7 +99,7 @@ def test_two_processes_take_the_steps_of_one(place: Path, tmp_path: Path) -> Non
 def test_a_killed_run_goes_on_as_if_nothing_had_happened(place: Path, tmp_path: Path, preset: str) -> None:
     """The paper's network drops out a tenth of everything: those draws, too, are the next ones."""
     more = ("--preset", preset, "--steps", "14", "--ema-decay", "0.9", "--accumulate", "2", "--save-every-s", "0")
-    assert main(words(place, tmp_path / "whole", *more)) == 0
+    run_to_its_end(words(place, tmp_path / "whole", *more))
     killed = in_processes(words(place, tmp_path / "killed", *more))
     checkpoint = tmp_path / "killed" / "last.safetensors"
     deadline = time.monotonic() + 120
@@ -104,7 +111,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(place: Path, tmp_path: 
     reached = load_tree(checkpoint)["global_step"]
     assert 4 <= reached < 14, "it was killed on its way"
 
-    assert main(words(place, tmp_path / "killed", *more, "--resume")) == 0
+    run_to_its_end(words(place, tmp_path / "killed", *more, "--resume"))
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     whole, resumed = (load_tree(tmp_path / run / "last.safetensors") for run in ("whole", "killed"))
     for weights in ("state_dict", "current_model_state"):  # the moving average and what it averages
