@@ -68,7 +68,8 @@ class MetroModule(pl.LightningModule):
         self._since: float | None = None
         self._steps = 0
         self._losses: list[Tensor] = []
-        self._scored: list[tuple[np.ndarray, np.ndarray]] = []
+        self._compared: list[tuple[np.ndarray, np.ndarray]] = []
+        """Predicted and true joints of the validation at hand, (N, J, 3) metres a batch."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.metro.parameters() if parameter.requires_grad]
@@ -135,13 +136,13 @@ class MetroModule(pl.LightningModule):
             joints = self.metro.regress_joints(output.vertices[-1])
         assert truth.has_joints is not None
         known = (truth.has_joints > 0) & (truth.joint_confidence[:, self.scored.columns] > 0).all(dim=1)
-        self._scored.append((joints[known].float().cpu().numpy(), truth.joints[known].float().cpu().numpy()))
+        self._compared.append((joints[known].float().cpu().numpy(), truth.joints[known].float().cpu().numpy()))
         if batch_idx == 0 and self.trainer.is_global_zero and self.logger is not None:
             self._draw(batch, output)
 
     def on_validation_epoch_end(self) -> None:
-        ours, theirs = (np.concatenate(parts) for parts in zip(*self._scored, strict=True))
-        self._scored.clear()
+        ours, theirs = (np.concatenate(parts) for parts in zip(*self._compared, strict=True))
+        self._compared.clear()
         errors = joint_errors(ours, theirs, self.scored)
         totals = torch.tensor([*(value * len(ours) for value in errors.values()), len(ours)], device=self.device)
         if self.trainer.world_size > 1:

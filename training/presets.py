@@ -109,14 +109,12 @@ def paper_3dpw() -> TrainConfig:
 
 def paper_hand() -> TrainConfig:
     """The paper's hand on FreiHAND: 32 images a GPU on eight of them, 200 epochs, all weights 1."""
-    return TrainConfig(
+    return replace(
+        paper_body(),
         network="paper_hand",
         batch=32,
-        learning_rate=1e-4,
-        epochs=200,
         objective=Objective(HAND_WEIGHTS, None, levels=None, regressed=True),
         augment=PAPER_HAND,
-        crop_style="paper",
     )
 
 

@@ -78,8 +78,8 @@ class Objective:
         side: of the side tasks, or None for a network whose backbone has none.
         levels: how many mesh levels are computed, coarsest first; None for all.
         regressed: whether joints regressed from the finest mesh count too, as in the paper.
-        joints_from_mesh: whether samples without usable 3D joints take them from their true mesh; the paper's sets have
-            both or neither counts.
+        joints_from_mesh: whether samples without usable 3D joints take them from their true mesh; in the
+            paper's sets, 3D joints are labelled or do not count.
     """
 
     weights: LossWeights

@@ -10,14 +10,13 @@ import io
 import pickle
 import stat
 import zipfile
-import zlib
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metro_ros.core.arrays import read_header, read_values
+from metro_ros.core.arrays import ARCHIVE_ERRORS, read_header, read_values
 from metro_ros.core.errors import MetroError, SourceError
 from training.pickle_allow_list import check_key, find_global
 from training.pickle_records import MAX_BYTES, SHOWN, Global, Record, Refused, plain
@@ -62,7 +61,7 @@ def read_npz(path: Path, names: Iterable[str], optional: Collection[str] = ()) -
                     found = ", ".join(sorted(entries))[:SHOWN]
                     raise SourceError(f"{path} is incomplete", expected=f"an array {name}", got=f"{found!a}")
             return arrays
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as cause:
+    except ARCHIVE_ERRORS as cause:
         raise SourceError(f"cannot read {path}", expected="an .npz archive", got=_reason(cause)) from cause
 
 

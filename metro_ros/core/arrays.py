@@ -17,6 +17,8 @@ MAX_BYTES = 1 << 28
 """Largest archive content taken: 256 MiB, a hundred times the default mesh."""
 
 
+ARCHIVE_ERRORS = (OSError, ValueError, zipfile.BadZipFile, zlib.error, RuntimeError, EOFError)
+"""What zipfile raises for a damaged archive; for an unknown compression or a password, kinds of RuntimeError."""
 NUMBERS = "biuf"
 """Kinds of dtypes that are plain numbers."""
 
@@ -45,7 +47,7 @@ def read_arrays(
                 with archive.open(entry) as file:
                     arrays[name] = _read_array(file, entry.file_size, f"{name} in {path}", error, NUMBERS + "U" * text)
             return arrays
-    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as cause:
+    except ARCHIVE_ERRORS as cause:
         raise error(f"cannot read {path}", expected="an .npz archive", got=f"{type(cause).__name__} {cause}") from cause
 
 
