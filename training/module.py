@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from metro_ros.core.errors import ConfigError
+from metro_ros.core.evaluation import scored_joints
 from metro_ros.core.metrics import mpjpe, pa_mpjpe
-from metro_ros.core.skeleton import HIPS, J14
+from metro_ros.core.skeleton import Skeleton
 from training.build import MetroConfig
 from training.checkpoint import RECORD, make_record
 from training.datasets.mixture import Batch
@@ -56,7 +57,7 @@ class MetroModule(pl.LightningModule):
         self.metro, self.network, self.truth = metro.to(memory_format=torch.channels_last), network, truth  # type: ignore[call-overload]
         self.config, self.length, self.stage, self.bundle = config, length, stage, bundle or {}
         self.seed = seed
-        self.scored = scored_joints(metro.mesh)
+        self.scored = scored_joints(Skeleton(metro.mesh.joint_names, metro.mesh.joint_parents))
         self.normalize = Normalize()
         self.seconds = 0.0
         """Of training so far, by the first process's clock."""
@@ -135,7 +136,7 @@ class MetroModule(pl.LightningModule):
         if objective.regressed and output.vertices[-1] is not None:
             joints = self.metro.regress_joints(output.vertices[-1])
         assert truth.has_joints is not None
-        known = (truth.has_joints > 0) & (truth.joint_confidence[:, self.scored.columns] > 0).all(dim=1)
+        known = (truth.has_joints > 0) & (truth.joint_confidence[:, self.scored] > 0).all(dim=1)
         self._compared.append((joints[known].float().cpu().numpy(), truth.joints[known].float().cpu().numpy()))
         if batch_idx == 0 and self.trainer.is_global_zero and self.logger is not None:
             self._draw(batch, output)
@@ -143,7 +144,7 @@ class MetroModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         ours, theirs = (np.concatenate(parts) for parts in zip(*self._compared, strict=True))
         self._compared.clear()
-        errors = joint_errors(ours, theirs, self.scored)
+        errors = joint_errors(ours, theirs, self.metro.mesh, self.scored)
         totals = torch.tensor([*(value * len(ours) for value in errors.values()), len(ours)], device=self.device)
         if self.trainer.world_size > 1:
             totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
@@ -179,27 +180,13 @@ def _lay_out_alike(optimiser: torch.optim.Optimizer) -> None:
                 state[name] = torch.empty_like(parameter).copy_(value)
 
 
-class ScoredJoints(NamedTuple):
-    """columns: the joints that count. root: which of them MPJPE lays upon the truth's."""
-
-    columns: list[int]
-    root: list[int]
-
-
-def scored_joints(mesh: MeshSpec) -> ScoredJoints:
-    """J14 from the hips where the mesh has them, else all joints from the root."""
-    names = mesh.joint_names
-    if set(J14) <= set(names):
-        return ScoredJoints([names.index(name) for name in J14], [J14.index(name) for name in HIPS])
-    return ScoredJoints(list(range(len(names))), list(mesh.root_joints))
-
-
-def joint_errors(ours: np.ndarray, theirs: np.ndarray, scored: ScoredJoints) -> dict[str, float]:
-    """MPJPE from the root and PA-MPJPE of (N, J, 3) joints, millimetres; 0 of none."""
+def joint_errors(ours: np.ndarray, theirs: np.ndarray, mesh: MeshSpec, columns: list[int]) -> dict[str, float]:
+    """MPJPE from the mesh's root and PA-MPJPE of the `columns` of (N, J, 3) joints, metres in, mm out; 0 of none."""
     if not len(ours):
         return {"mpjpe_mm": 0.0, "pa_mpjpe_mm": 0.0}
-    ours, theirs = ours[:, scored.columns], theirs[:, scored.columns]
+    root = list(mesh.root_joints)
+    ours, theirs = (joints[:, columns] - joints[:, root].mean(axis=1, keepdims=True) for joints in (ours, theirs))
     return {
-        "mpjpe_mm": 1000 * float(np.mean(mpjpe(ours, theirs, scored.root))),
+        "mpjpe_mm": 1000 * float(np.mean(mpjpe(ours, theirs))),
         "pa_mpjpe_mm": 1000 * float(np.mean(pa_mpjpe(ours, theirs))),
     }

@@ -61,7 +61,9 @@ def write_run(folder: Path, run: dict[str, Any]) -> None:
         first = json.loads(path.read_text()) if path.exists() else None
         if isinstance(first, dict):
             run = {**first, "resumed": [*first.get("resumed", []), run]}
-        path.write_text(json.dumps(run, indent=1) + "\n")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(run, indent=1) + "\n")
+        partial.replace(path)
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot write {path}", expected="a run's description", got=error) from error
 
