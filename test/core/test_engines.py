@@ -1,4 +1,5 @@
 import logging
+import subprocess
 import sys
 from pathlib import Path
 
@@ -166,3 +167,25 @@ def test_a_missing_library_is_named_and_auto_does_without(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(EngineError, match="no engine can run this model in fp32"):
         open_engine(tiny_bundle)
+
+
+SIGNAL_AFTER_CLOSING = """
+import gc, signal, sys, threading
+from metro_ros.core.bundle import load_bundle
+from metro_ros.core.engines import open_engine
+engines = [open_engine(load_bundle(sys.argv[1]), "openvino")]
+def close():
+    engines.pop().close()
+    gc.collect()
+thread = threading.Thread(target=close)
+thread.start()
+thread.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+
+
+def test_signals_are_survived_when_another_thread_closed_the_engine(tiny_bundle: Bundle) -> None:
+    arguments = [sys.executable, "-X", "faulthandler", "-c", SIGNAL_AFTER_CLOSING, str(tiny_bundle.path)]
+    result = subprocess.run(arguments, capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "handled\n"), result.stderr

@@ -1,7 +1,6 @@
 """Small networks for every test of training."""
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,14 +9,6 @@ from tiny_network import make_mesh, scramble, small_config
 from training.build import MetroConfig, build
 from training.mesh_spec import MeshSpec
 from training.network import Metro
-
-
-@pytest.fixture(autouse=True)
-def no_signal_handler_is_left_behind() -> Iterator[None]:
-    """torch's loaders leave one for SIGCHLD, which every later child would call, on whatever stack is set by then."""
-    before = signal.getsignal(signal.SIGCHLD)
-    yield
-    signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """OpenVINO on the CPU: the faster one on x86, in fp32, and in bf16 where the processor has it."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -22,10 +23,20 @@ def version() -> str:
 
 def precisions() -> tuple[Precision, ...]:
     """What this machine can compute in. Raises ImportError when the library is not installed."""
+    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return ("fp32", "bf16") if "BF16" in capabilities else ("fp32",)
+
+
+@functools.cache
+def _core() -> Any:
+    """The process's one core, never closed. Raises ImportError when the library is not installed.
+
+    The CPU plugin sets a signal stack for the thread that first compiles, and frees its memory with the last core, in
+    whatever thread that happens: the next signal to the first thread, be it Ctrl-C, would end the process.
+    """
     import openvino
 
-    capabilities = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("fp32", "bf16") if "BF16" in capabilities else ("fp32",)
+    return openvino.Core()
 
 
 class OpenVinoEngine(Engine):
@@ -35,16 +46,13 @@ class OpenVinoEngine(Engine):
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None) -> None:
         """Raises ImportError, EngineError when the model cannot be loaded, BundleError when its outputs are others."""
-        import openvino
-
         super().__init__(bundle, precision)
-        self._core = openvino.Core()
         # By default OpenVINO computes in bf16 wherever the processor can, 0.03 off on a toy network: ask by name.
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
         try:
-            self._model = self._core.read_model(bundle.model_path)
+            self._model = _core().read_model(bundle.model_path)
         except Exception as error:  # it raises plain RuntimeError, and its own types, by version
             raise EngineError(f"{NAME} cannot load {bundle.model_path}", got=error) from error
         names = [name for output in self._model.outputs for name in output.names]
@@ -61,7 +69,7 @@ class OpenVinoEngine(Engine):
                 model = self._model.clone()
                 if single:
                     model.reshape([1, self._crop_size, self._crop_size, 3])
-                self._requests[single] = self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+                self._requests[single] = _core().compile_model(model, "CPU", self._settings).create_infer_request()
             except Exception as error:
                 raise EngineError(f"{NAME} cannot compile the model", got=error) from error
         return self._requests[single]
