@@ -5,6 +5,7 @@
                     confidence (N, J) in [0, 1]; metres, root-relative; N dynamic
     mesh.npz        faces_0.. (F_l, 3) int32 and rows_0.. (V_l,) int32, coarsest level first; template (V, 3) float32;
                     joint_regressor (J, V) float32
+    model.X.onnx    the same network in precision X, where the manifest tells its error; checked when it is asked for
 
 V counts the vertices of the finest level; the rows of a level pick its vertices out of those.
 """
@@ -23,7 +24,7 @@ import numpy.typing as npt
 
 from metro_ros.core import manifest as manifests
 from metro_ros.core.arrays import read_arrays, take_array
-from metro_ros.core.errors import BundleError, ConfigError
+from metro_ros.core.errors import BundleError, ConfigError, EngineError
 from metro_ros.core.manifest import CropSpec, Manifest
 from metro_ros.core.skeleton import Skeleton
 
@@ -31,6 +32,7 @@ __all__ = [
     "Bundle",
     "CropSpec",
     "Manifest",
+    "add_variant",
     "default_bundle_path",
     "file_sha256",
     "load_bundle",
@@ -65,8 +67,26 @@ class Bundle:
 
     @property
     def model_path(self) -> Path:
-        """The ONNX file."""
+        """The ONNX file, fp32."""
         return self.path / MODEL_FILE
+
+    def model_file(self, precision: str) -> Path:
+        """The ONNX file of a precision, checked against its hash.
+
+        Raises EngineError when the bundle has no such variant, BundleError when the file is another.
+        """
+        if precision == "fp32":
+            return self.model_path
+        variant = self.manifest.variants.get(precision)
+        if variant is None:
+            raise EngineError(
+                f"the model in {self.path}",
+                expected=" or ".join(("fp32", *self.manifest.variants)),
+                got=precision,
+                remedy=f"make it with python -m training.variants {self.path} --precision {precision}",
+            )
+        _check_file(self.path / variant.file, self.manifest)
+        return self.path / variant.file
 
     def level(self, vertices: int) -> int:
         """Index of the level with that many vertices. Raises ConfigError when there is none."""
@@ -93,14 +113,7 @@ def load_bundle(path: str | Path) -> Bundle:
             raise BundleError(f"the bundle {path} is incomplete", expected=name, got="no such file", remedy=REMEDY)
     manifest = manifests.read_manifest(path / MANIFEST_FILE, (MODEL_FILE, MESH_FILE))
     for name in (MODEL_FILE, MESH_FILE):
-        digest = file_sha256(path / name)
-        if digest != manifest.sha256[name]:
-            raise BundleError(
-                f"{path / name} is not the file that the manifest describes",
-                expected=f"SHA-256 {manifest.sha256[name]}",
-                got=digest,
-                remedy=REMEDY,
-            )
+        _check_file(path / name, manifest)
     return _assemble(path, manifest, read_arrays(path / MESH_FILE, BundleError))
 
 
@@ -141,14 +154,63 @@ def record_measurement(bundle: Bundle, name: str, figures: Mapping[str, Any]) ->
 
     Raises BundleError when the manifest cannot be written; it is then as before.
     """
-    manifest = dataclasses.replace(bundle.manifest, measured={**bundle.manifest.measured, name: dict(figures)})
-    partial = bundle.path / f".{MANIFEST_FILE}.partial"
-    try:
-        partial.write_text(manifests.manifest_json(manifest), encoding="utf-8")
-        partial.replace(bundle.path / MANIFEST_FILE)
-    except OSError as error:
-        raise BundleError(f"cannot write the manifest of {bundle.path}", got=error) from error
+    measured = {**bundle.manifest.measured, name: dict(figures)}
+    return _rewrite(bundle, dataclasses.replace(bundle.manifest, measured=measured))
+
+
+def add_variant(
+    bundle: Bundle,
+    precision: str,
+    model_onnx: bytes,
+    *,
+    mean_vertex_mm: float,
+    max_vertex_mm: float,
+    joints_mm: float,
+) -> Bundle:
+    """Offer the network in another precision; the bundle as it is then. One that was there is replaced.
+
+    model_onnx: inputs and outputs as in model.onnx, typed as it is to be computed. The rest: see `Variant`. Raises
+    BundleError when the error is above MAX_VARIANT_MM or the files cannot be written; the bundle is then as before.
+    """
+    file = f"model.{precision}.onnx"
+    fields = {"file": file, "mean_vertex_mm": mean_vertex_mm, "max_vertex_mm": max_vertex_mm, "joints_mm": joints_mm}
+    variants = {**bundle.manifest.variants, **manifests.parse_variants({precision: fields})}
+    digests = {**bundle.manifest.sha256, file: hashlib.sha256(model_onnx).hexdigest()}
+    _write(bundle.path / file, model_onnx)
+    return _rewrite(bundle, dataclasses.replace(bundle.manifest, variants=variants, sha256=digests))
+
+
+def _rewrite(bundle: Bundle, manifest: Manifest) -> Bundle:
+    """Replace the manifest, whole or not at all."""
+    _write(bundle.path / MANIFEST_FILE, manifests.manifest_json(manifest).encode())
     return load_bundle(bundle.path)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file of a bundle whole or not at all. Raises BundleError when it cannot be."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise BundleError(f"cannot write {path}", got=error) from error
+
+
+def _check_file(path: Path, manifest: Manifest) -> None:
+    """Raises BundleError unless the file is there and is the one that the manifest describes."""
+    if not path.is_file():
+        raise BundleError(
+            f"the bundle {path.parent} is incomplete", expected=path.name, got="no such file", remedy=REMEDY
+        )
+    digest = file_sha256(path)
+    if digest != manifest.sha256[path.name]:
+        raise BundleError(
+            f"{path} is not the file that the manifest describes",
+            expected=f"SHA-256 {manifest.sha256[path.name]}",
+            got=digest,
+            remedy=REMEDY,
+        )
 
 
 def file_sha256(path: Path) -> str:

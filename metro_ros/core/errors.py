@@ -51,3 +51,8 @@ class ConfigError(MetroError):
 
 class SourceError(MetroError):
     """A file, folder, clip or device cannot be read."""
+
+
+def one_line(error: object) -> str:
+    """What another library's exception says, for the end of a line in the log."""
+    return " ".join(str(error).split())

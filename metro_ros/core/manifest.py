@@ -2,8 +2,9 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -16,6 +17,10 @@ UNITS = "metres"
 CAMERA_MODEL = "weak_perspective"
 CAMERA_FRAMES = ("crop_ray", "camera")
 MAX_BYTES = 1_000_000
+VARIANT_PRECISIONS = ("bf16", "fp16", "int8")
+VARIANT_FILE = re.compile(r"[a-z0-9][a-z0-9._-]*\.onnx")
+MAX_VARIANT_MM = 2.0
+"""A variant whose vertices are further off in the mean is not offered."""
 
 CameraFrame = Literal["crop_ray", "camera"]
 
@@ -50,12 +55,37 @@ class CropSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Variant:
+    """The same network in a narrower number format, and what that costs on the crops it was measured with.
+
+    file: its ONNX model in the bundle; mean_vertex_mm, max_vertex_mm: mean and largest distance of a vertex to where
+    the fp32 network puts it; joints_mm: mean distance of a joint.
+    """
+
+    file: str
+    mean_vertex_mm: float
+    max_vertex_mm: float
+    joints_mm: float
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not VARIANT_FILE.fullmatch(self.file):
+            _fail("variants, file", "a name such as model.int8.onnx", repr(self.file))
+        for name in ("mean_vertex_mm", "max_vertex_mm", "joints_mm"):
+            if not _is_number(getattr(self, name)) or getattr(self, name) < 0:
+                _fail(f"variants.{name}", "a number of millimetres", getattr(self, name))
+        if self.mean_vertex_mm > MAX_VARIANT_MM:
+            _fail(
+                f"variants, {self.file}", f"a mean vertex error of at most {MAX_VARIANT_MM:g} mm", self.mean_vertex_mm
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The checked content of manifest.json.
 
     camera_frame: the axes of joints and vertices, `crop_ray` (turned so that z runs through the centre of the crop) or
     `camera`; levels: vertices per mesh level, coarsest first; licence: of weights and body model; origin, measured:
-    free-form; sha256: hex digest by file name.
+    free-form; sha256: hex digest by file name; variants: by precision.
     """
 
     name: str
@@ -67,6 +97,7 @@ class Manifest:
     origin: Mapping[str, Any]
     measured: Mapping[str, Any]
     sha256: Mapping[str, str]
+    variants: Mapping[str, Variant] = field(default_factory=dict)
 
 
 def read_manifest(path: Path, files: tuple[str, ...]) -> Manifest:
@@ -78,7 +109,7 @@ def read_manifest(path: Path, files: tuple[str, ...]) -> Manifest:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"cannot read {path}", expected="JSON", got=f"{type(error).__name__} {error}") from error
     manifest = parse_manifest(fields)
-    for name in files:
+    for name in (*files, *(variant.file for variant in manifest.variants.values())):
         digest = manifest.sha256.get(name, "")
         if len(digest) != 64:
             _fail(f"files.{name}.sha256", "64 hexadecimal digits", digest)
@@ -127,6 +158,7 @@ def parse_manifest(fields: object) -> Manifest:
         origin=_object(fields, "origin"),
         measured=_object(fields, "measured"),
         sha256={name: str(entry.get("sha256")) for name, entry in files.items() if isinstance(entry, Mapping)},
+        variants=parse_variants(_object(fields, "variants") if "variants" in fields else {}),
     )
 
 
@@ -151,7 +183,22 @@ def manifest_json(manifest: Manifest) -> str:
         "camera": {"model": CAMERA_MODEL, "frame": manifest.camera_frame},
         "measured": dict(manifest.measured),
     }
+    if manifest.variants:
+        fields["variants"] = {precision: asdict(variant) for precision, variant in manifest.variants.items()}
     return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_variants(fields: Mapping[str, Any]) -> dict[str, Variant]:
+    """The variants by precision. Raises BundleError naming what is wrong with one, its error included."""
+    variants = {}
+    for precision in fields:
+        if precision not in VARIANT_PRECISIONS:
+            _fail("variants", " or ".join(VARIANT_PRECISIONS), repr(precision))
+        try:
+            variants[precision] = Variant(**_object(fields, precision))
+        except TypeError as error:
+            _fail(f"variants.{precision}", "file, mean_vertex_mm, max_vertex_mm, joints_mm", error)
+    return variants
 
 
 def _skeleton(joints: Mapping[str, Any]) -> Skeleton:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle, tiny_mesh
 
-from metro_ros.core.bundle import Bundle, load_bundle, record_measurement, write_bundle
-from metro_ros.core.errors import BundleError, ConfigError
+from metro_ros.core.bundle import Bundle, add_variant, load_bundle, record_measurement, write_bundle
+from metro_ros.core.errors import BundleError, ConfigError, EngineError
+from metro_ros.core.manifest import Variant
 
 FIELDS: dict[str, Any] = {
     "name": "test",
@@ -288,5 +289,57 @@ def test_a_measurement_is_kept_and_nothing_else_changes(tmp_path: Path) -> None:
     assert dataclasses.replace(twice.manifest, measured={}) == dataclasses.replace(bundle.manifest, measured={})
     assert sorted(path.name for path in bundle.path.iterdir()) == ["manifest.json", "mesh.npz", "model.onnx"]
     (tmp_path / "b").rename(tmp_path / "gone")
-    with pytest.raises(BundleError, match="cannot write the manifest"):
+    with pytest.raises(BundleError, match=r"cannot write .*manifest\.json"):
         record_measurement(twice, "nowhere", {})
+
+
+CLOSE = {"mean_vertex_mm": 0.5, "max_vertex_mm": 3.0, "joints_mm": 0.4}
+
+
+def test_a_variant_is_offered_with_its_error(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "b")
+    once = add_variant(bundle, "int8", b"narrow", **CLOSE)
+    twice = add_variant(once, "bf16", b"wider", **CLOSE | {"mean_vertex_mm": 0.1})
+    assert twice.manifest.variants["int8"] == Variant("model.int8.onnx", 0.5, 3.0, 0.4)
+    assert twice.model_file("int8").read_bytes() == b"narrow"
+    assert twice.model_file("bf16").read_bytes() == b"wider" and twice.model_file("fp32") == twice.model_path
+    assert twice.manifest.variants["bf16"].mean_vertex_mm == 0.1
+    again = add_variant(twice, "int8", b"narrower", **CLOSE)
+    assert again.model_file("int8").read_bytes() == b"narrower"
+    assert again.manifest.measured == bundle.manifest.measured
+
+
+def test_a_variant_that_is_too_far_off_is_refused(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "b")
+    before = sorted((path.name, path.read_bytes()) for path in bundle.path.iterdir())
+    for wrong in (2.01, float("nan"), -1.0):
+        with pytest.raises(BundleError, match=r"mean_vertex_mm|mean vertex error of at most 2 mm, got 2\.01"):
+            add_variant(bundle, "int8", b"narrow", **CLOSE | {"mean_vertex_mm": wrong})
+    with pytest.raises(BundleError, match="bf16 or fp16 or int8, got 'int4'"):
+        add_variant(bundle, "int4", b"narrow", **CLOSE)
+    assert sorted((path.name, path.read_bytes()) for path in bundle.path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("file", "../model.onnx"), ("file", 3), ("max_vertex_mm", "3"), ("joints_mm", -1), ("mean_vertex_mm", 2.5)],
+)
+def test_a_manifest_with_a_wrong_variant(tmp_path: Path, field: str, value: object) -> None:
+    bundle = add_variant(make_tiny_bundle(tmp_path / "b"), "int8", b"narrow", **CLOSE)
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    manifest["variants"]["int8"][field] = value
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"manifest\.json, variants"):
+        load_bundle(bundle.path)
+
+
+def test_a_variant_that_is_missing_or_another_is_found_when_it_is_asked_for(tmp_path: Path) -> None:
+    bundle = add_variant(make_tiny_bundle(tmp_path / "b"), "int8", b"narrow", **CLOSE)
+    with pytest.raises(EngineError, match=r"expected fp32 or int8, got fp16\. Make it with"):
+        bundle.model_file("fp16")
+    (bundle.path / "model.int8.onnx").write_bytes(b"others")
+    with pytest.raises(BundleError, match=r"model\.int8\.onnx is not the file that the manifest describes"):
+        load_bundle(bundle.path).model_file("int8")
+    (bundle.path / "model.int8.onnx").unlink()
+    with pytest.raises(BundleError, match=r"expected model\.int8\.onnx, got no such file"):
+        load_bundle(bundle.path).model_file("int8")
