@@ -38,6 +38,10 @@ setup(
         "PyYAML>=6.0",
         "tqdm>=4.64",
     ],
+    extras_require={  # for an NVIDIA GPU; pycuda is compiled at installation, see README.md
+        "tensorrt": ["tensorrt>=8.6", "pycuda>=2024.1"],
+        "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.7", "pycuda>=2024.1"],
+    },
     zip_safe=False,
     entry_points={
         "console_scripts": [

@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "find people in an image, a folder, a video or a webcam; no ROS needed",
     "camera": "publish a video, a folder, a webcam or a labelled clip as a ROS 2 camera",
     "demo": "play a labelled clip through the node over ROS 2, record, draw and measure",
+    "build-engine": "build the model for TensorRT ahead, for the GPU here or for others",
     "doctor": "say what is installed, what is missing, and what to do about it",
 }
 ROS_PACKAGES = ("rclpy", "metro_msgs", "sensor_msgs", "std_msgs", "builtin_interfaces", "ament_index_python")
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, summary in COMMANDS.items():
             command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
             if words[:1] == [name]:
-                module = importlib.import_module(f"{__name__}.{name}")
+                module = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
                 module.add_arguments(command)
                 command.set_defaults(run=module.run)
         parsed = parser.parse_args(words)

@@ -1,6 +1,7 @@
 """Small networks for every test of training."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -9,6 +10,17 @@ from tiny_network import make_mesh, scramble, small_config
 from training.build import MetroConfig, build
 from training.mesh_spec import MeshSpec
 from training.network import Metro
+
+if TYPE_CHECKING:
+    from test_golden import Imported
+
+
+@pytest.fixture(scope="session")
+def body(tmp_path_factory: pytest.TempPathFactory) -> "Imported":
+    """The paper's body with reference weights, imported and exported once for all tests: it takes a minute."""
+    from test_golden import import_body
+
+    return import_body(tmp_path_factory.mktemp("body"))
 
 
 @pytest.fixture

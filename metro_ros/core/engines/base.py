@@ -9,7 +9,7 @@ import numpy.typing as npt
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.errors import BundleError, EngineError
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
 OUTPUT_NAMES = ("joints", "vertices", "camera")
 CONFIDENCE_NAME = "confidence"
 
@@ -31,11 +31,17 @@ class Engine(ABC):
     """A loaded network. Not for use by several threads at once."""
 
     name: str
+    version: str
     precision: Precision
+    threads: int | None
+    crop_size: int
 
-    def __init__(self, bundle: Bundle, precision: Precision) -> None:
+    def __init__(self, bundle: Bundle, precision: Precision, threads: int | None, version: str) -> None:
+        """version: of the library; threads: None for its own choice."""
+        self.version = version
         self.precision = precision
-        self._crop_size = bundle.manifest.crop.size
+        self.threads = threads
+        self.crop_size = bundle.manifest.crop.size
 
     def infer(self, crops: npt.NDArray[np.uint8]) -> Output:
         """Run the network on crops uint8 (N, S, S, 3) RGB.
@@ -43,7 +49,7 @@ class Engine(ABC):
         Raises EngineError when the crops have another type or shape, or when anything comes back that is not finite;
         the engine stays usable.
         """
-        size = self._crop_size
+        size = self.crop_size
         if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[1:] != (size, size, 3) or not len(crops):
             raise EngineError(
                 "crops for the network", expected=f"uint8 (N, {size}, {size}, 3)", got=f"{crops.dtype} {crops.shape}"
