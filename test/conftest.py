@@ -1,6 +1,8 @@
 """Fixtures that every room's tests share."""
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,15 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import tiny_bundle`
 from tiny_bundle import make_tiny_bundle
 
 from metro_ros.core.bundle import Bundle
+from metro_ros.core.engines.cache import ENVIRONMENT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def a_cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees what this machine compiled or measured before; the processes that tests start share theirs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, ENVIRONMENT, str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ def quantise(model: onnx.ModelProto, crops: npt.NDArray[np.uint8], wide_convolut
         wide_convolutions: so many of the first stay fp32.
 
     Returns:
-        Its weights int8, symmetric, a scale for each channel; its activations uint8, of the ranges that occurred.
+        Its weights and activations int8 and symmetric, a scale for each channel and for each tensor; its biases fp32.
     """
     convolutions = [node.name for node in model.graph.node if node.op_type == "Conv"]
     with tempfile.TemporaryDirectory() as scratch:
@@ -47,8 +47,9 @@ def quantise(model: onnx.ModelProto, crops: npt.NDArray[np.uint8], wide_convolut
                     op_types_to_quantize=["Conv"],
                     nodes_to_exclude=convolutions[:wide_convolutions],
                     per_channel=True,
-                    activation_type=QuantType.QUInt8,
+                    activation_type=QuantType.QInt8,
                     weight_type=QuantType.QInt8,
+                    extra_options={"ActivationSymmetric": True, "QuantizeBias": False},  # as TensorRT wants it
                     calibrate_method=CalibrationMethod.MinMax,
                 )
         finally:

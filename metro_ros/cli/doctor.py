@@ -3,7 +3,6 @@
 import argparse
 import importlib
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import sys
@@ -12,9 +11,11 @@ from typing import Literal, NamedTuple
 
 from metro_ros.core.bundle import default_bundle_path, load_bundle
 from metro_ros.core.engines import available_engines
+from metro_ros.core.engines.cache import ENVIRONMENT, cache_root, writable_folder
 from metro_ros.core.errors import MetroError
 
 State = Literal["ok", "missing", "optional"]
+CACHE_REMEDY = f"set {ENVIRONMENT} to a folder that can be written"
 MARKS: dict[State, str] = {"ok": "ok  ", "missing": "MISS", "optional": "-   "}
 
 
@@ -57,10 +58,7 @@ def examine() -> Iterator[Finding]:
     yield _module("rosbags", "optional", "pip install rosbags: the demo records with it")
     yield _module("rosbags.image", "optional", "pip install rosbags-image: decodes images where cv_bridge does not")
     yield _module("cv_bridge", "optional", "not needed while rosbags-image is there")
-    tensorrt = next((name for name in ("tensorrt", "tensorrt_rtx") if importlib.util.find_spec(name)), None)
-    yield Finding(
-        "optional", "tensorrt", f"{tensorrt} is installed, no engine uses it yet" if tensorrt else "not installed"
-    )
+    yield _cache()
     yield _bundle()
 
 
@@ -81,9 +79,19 @@ def _engines() -> Iterator[Finding]:
     for engine in engines:
         if engine.problem:
             state: State = "optional" if usable else "missing"
-            yield Finding(state, engine.name, engine.problem, f"pip install {engine.name}")
+            yield Finding(state, engine.name, engine.problem, f"pip install {engine.package}")
         else:
             yield Finding("ok", engine.name, f"{engine.version}, precision {' or '.join(engine.precisions)}")
+
+
+def _cache() -> Finding:
+    """Where engines keep what they compiled and measured, and whether they can."""
+    if (folder := writable_folder("")) is None:
+        return Finding(
+            "optional", "cache", f"{cache_root()} cannot be written: every start compiles anew", CACHE_REMEDY
+        )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Finding("ok", "cache", f"{folder}, {size / 1e6:.0f} MB")
 
 
 def _ros() -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """`metro-ros doctor`: it survives whatever is broken, and says what to do."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,15 @@ def test_a_broken_module_is_an_answer_too(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor.importlib, "import_module", broken)
     finding = doctor._module("cv2", "missing", "install it")
     assert finding == doctor.Finding("missing", "cv2", "SystemError: compiled for another NumPy", "install it")
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("METRO_ROS_CACHE", str(tmp_path / "file" / "cache"))
+    assert main(["doctor"]) == 0
+    assert "cannot be written: every start compiles anew" in capsys.readouterr().out
+    monkeypatch.setenv("METRO_ROS_CACHE", str(tmp_path / "new"))
+    main(["doctor"])
+    assert f"{tmp_path / 'new'}, 0 MB" in capsys.readouterr().out

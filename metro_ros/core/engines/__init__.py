@@ -1,129 +1,212 @@
 """Inference engines: which are installed, and the one function that opens one."""
 
 import logging
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-import numpy as np
+from typing import Literal, NamedTuple, get_args
 
 from metro_ros.core.bundle import Bundle
-from metro_ros.core.engines import onnxruntime, openvino
+from metro_ros.core.engines import measure, onnxruntime, openvino, tensorrt
 from metro_ros.core.engines.base import Engine, Output, Precision, check_model
 from metro_ros.core.errors import EngineError
 
-__all__ = ["Engine", "EngineInfo", "EngineName", "Output", "Precision", "available_engines", "open_engine"]
+__all__ = [
+    "Engine",
+    "EngineInfo",
+    "EngineName",
+    "Output",
+    "Precision",
+    "PrecisionWish",
+    "available_engines",
+    "open_engine",
+]
 
-EngineName = Literal["auto", "openvino", "onnxruntime"]
+EngineName = Literal["auto", "tensorrt", "onnxruntime-cuda", "openvino", "onnxruntime"]
+PrecisionWish = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+
+AUTO_MM = 1.0
+"""Precision `auto` takes no variant whose vertices are further off in the mean."""
 
 log = logging.getLogger(__name__)
 
-_MODULES = {module.NAME: module for module in (openvino, onnxruntime)}
-_CLASSES: dict[str, Callable[[Bundle, Precision, int | None], Engine]] = {
-    openvino.NAME: openvino.OpenVinoEngine,
-    onnxruntime.NAME: onnxruntime.OnnxRuntimeEngine,
+
+class _Kind(NamedTuple):
+    version: Callable[[], str]
+    precisions: Callable[[], tuple[Precision, ...]]
+    open: Callable[[Bundle, Precision, int | None], Engine]
+    package: str
+
+
+_KINDS = {
+    tensorrt.NAME: _Kind(tensorrt.version, tensorrt.precisions, tensorrt.TensorRtEngine, "tensorrt pycuda"),
+    "onnxruntime-cuda": _Kind(
+        onnxruntime.version,
+        onnxruntime.OnnxRuntimeCudaEngine.precisions,
+        onnxruntime.OnnxRuntimeCudaEngine,
+        "onnxruntime-gpu",
+    ),
+    openvino.NAME: _Kind(openvino.version, openvino.precisions, openvino.OpenVinoEngine, "openvino"),
+    "onnxruntime": _Kind(
+        onnxruntime.version, onnxruntime.OnnxRuntimeEngine.precisions, onnxruntime.OnnxRuntimeEngine, "onnxruntime"
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """One engine on this machine. version: None when it cannot be used, with `problem` saying why."""
+    """One engine on this machine. version: None when it cannot be used, with `problem` saying why.
+
+    package: what pip installs for it.
+    """
 
     name: str
+    package: str
     version: str | None
     precisions: tuple[Precision, ...]
     problem: str | None
 
 
+class _Candidate(NamedTuple):
+    name: str
+    version: str
+    precision: Precision
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.precision}"
+
+
 def available_engines() -> tuple[EngineInfo, ...]:
     """Every engine that metro_ros knows, installed or not, the usually faster first."""
-    return tuple(_inspect(name) for name in _MODULES)
+    return tuple(_inspect(name) for name in _KINDS)
 
 
 def open_engine(
-    bundle: Bundle, engine: EngineName = "auto", precision: Precision = "fp32", threads: int | None = None
+    bundle: Bundle, engine: EngineName = "auto", precision: PrecisionWish = "fp32", threads: int | None = None
 ) -> Engine:
     """Load the bundle's network. threads: None for the engine's own choice, one per core.
 
-    `auto` opens every installed engine that has the precision, times each on this machine and keeps the fastest. Raises
-    EngineError when none can do what is asked, BundleError when the network does not fit its manifest or is not finite.
+    Engine `auto` times every installed engine on this machine and takes the fastest; precision `auto` does so among
+    fp32 and the bundle's variants that are off by no more than AUTO_MM. What was measured is kept for the next start.
+    Raises EngineError when none can do what is asked, BundleError when the network does not fit its manifest or is not
+    finite.
     """
     if engine not in get_args(EngineName):
         raise EngineError("unknown engine", expected=" or ".join(get_args(EngineName)), got=repr(engine))
-    if precision not in get_args(Precision):
-        raise EngineError("unknown precision", expected=" or ".join(get_args(Precision)), got=repr(precision))
+    if precision not in get_args(PrecisionWish):
+        raise EngineError("unknown precision", expected=" or ".join(get_args(PrecisionWish)), got=repr(precision))
     if threads is not None and threads < 1:
         raise EngineError("threads", expected="1 or more, or none given", got=threads)
-    if engine != "auto":
+    if engine != "auto" and precision != "auto":
         return _open(engine, bundle, precision, threads)
-    opened, problems = [], []
-    for name in _MODULES:
-        try:
-            opened.append(_open(name, bundle, precision, threads))
-        except EngineError as error:
-            problems.append(str(error))
-    if not opened:
-        raise EngineError(f"no engine can run this model in {precision}", got="; ".join(problems))
-    return _fastest(opened, bundle)
+    infos = [_inspect(name) for name in (_KINDS if engine == "auto" else (engine,))]
+    wanted = _offered(bundle) if precision == "auto" else (precision,)
+    candidates = [
+        _Candidate(info.name, info.version, one)
+        for info in infos
+        if info.version is not None
+        for one in wanted
+        if one in info.precisions
+    ]
+    if not candidates:
+        raise EngineError(
+            f"no engine can run this model in {precision}",
+            got="; ".join(f"{info.name}: {info.problem or 'has only ' + ', '.join(info.precisions)}" for info in infos),
+            remedy="ask for fp32, which every engine has; metro-ros doctor lists the engines",
+        )
+    return _fastest(candidates, bundle, threads)
 
 
 def _inspect(name: str) -> EngineInfo:
-    module = _MODULES[name]
+    kind = _KINDS[name]
     try:
-        return EngineInfo(name, module.version(), module.precisions(), None)
+        return EngineInfo(name, kind.package, kind.version(), kind.precisions(), None)
     except ImportError as error:
-        return EngineInfo(name, None, (), f"not installed ({error})")
-    except Exception as error:  # a half-broken installation must not take the other engine down with it
-        return EngineInfo(name, None, (), f"installed, but fails: {error}")
+        return EngineInfo(name, kind.package, None, (), f"not installed ({error})")
+    except Exception as error:  # a half-broken installation must not take the other engines down with it
+        return EngineInfo(name, kind.package, None, (), f"installed, but fails: {error}")
+
+
+def _offered(bundle: Bundle) -> tuple[Precision, ...]:
+    """The precisions that are as good as fp32 for all that a person can see."""
+    variants = bundle.manifest.variants
+    close: list[Precision] = [
+        one for one in get_args(Precision) if one in variants and variants[one].mean_vertex_mm <= AUTO_MM
+    ]
+    return ("fp32", *close)
 
 
 def _open(name: str, bundle: Bundle, precision: Precision, threads: int | None) -> Engine:
     info = _inspect(name)
     if info.version is None:
         raise EngineError(
-            f"engine {name} is {info.problem}", remedy=f"install it with pip install {name}, or choose another engine"
+            f"engine {name} is {info.problem}",
+            remedy=f"install it with pip install {_KINDS[name].package}, or choose another engine",
         )
     if precision not in info.precisions:
         raise EngineError(
-            f"{name} on this processor",
+            f"{name} on this machine",
             expected=" or ".join(info.precisions),
             got=precision,
             remedy="ask for fp32, which every engine has",
         )
-    engine = _CLASSES[name](bundle, precision, threads)
-    check_model(engine, bundle)
+    engine = _KINDS[name].open(bundle, precision, threads)
+    try:
+        check_model(engine, bundle)
+    except BaseException:
+        engine.close()
+        raise
     return engine
 
 
-def _fastest(engines: list[Engine], bundle: Bundle) -> Engine:
-    """Keep the engine with the shortest median time for one crop, and close the others."""
-    if len(engines) == 1:
-        log.info("engine %s: the only one that is installed and has %s", engines[0].name, engines[0].precision)
-        return engines[0]
-    size = bundle.manifest.crop.size
-    crop = np.full((1, size, size, 3), 127, np.uint8)
-    median_ms = {engine.name: _median_ms(engine, crop) for engine in engines}
-    best = min(engines, key=lambda engine: median_ms[engine.name])
-    for engine in engines:
-        if engine is not best:
-            engine.close()
-    measured = ", ".join(f"{name} {ms:.1f} ms" for name, ms in median_ms.items())
-    log.info("engine %s: the fastest here in %s (%s a crop)", best.name, best.precision, measured)
+def _fastest(candidates: list[_Candidate], bundle: Bundle, threads: int | None) -> Engine:
+    """Open the candidate with the shortest median time for one crop, by an earlier measurement or a new one."""
+    if len(candidates) == 1:
+        log.info("engine %s: the only one here that has what is asked", candidates[0])
+        return _open(candidates[0].name, bundle, candidates[0].precision, threads)
+    parts = ("engine", candidates, threads, sorted(bundle.manifest.sha256.items()))
+    known = measure.remembered(*parts)
+    if known:
+        by_name = {str(candidate): candidate for candidate in candidates}
+        best = by_name.get(min(known, key=lambda name: known[name]))
+        if best is not None:
+            try:
+                engine = _open(best.name, bundle, best.precision, threads)
+            except EngineError as error:
+                log.warning("engine %s was the fastest here, but fails now: %s", best, error)
+            else:
+                log.info("engine %s: the fastest here, measured earlier (%s)", best, _told(known))
+                return engine
+    return _measured(candidates, bundle, threads, parts)
+
+
+def _measured(candidates: list[_Candidate], bundle: Bundle, threads: int | None, parts: tuple[object, ...]) -> Engine:
+    """Open and time one candidate after the other, and keep the best one open."""
+    median_ms: dict[str, float] = {}
+    best: Engine | None = None
+    problems = []
+    for candidate in candidates:
+        try:
+            engine = _open(candidate.name, bundle, candidate.precision, threads)
+            took_ms = measure.median_ms(engine)
+        except EngineError as error:
+            problems.append(str(error))
+            log.warning("%s", error)
+            continue
+        if best is None or took_ms < min(median_ms.values()):
+            best, worse = engine, best
+        else:
+            worse = engine
+        if worse is not None:
+            worse.close()
+        median_ms[str(candidate)] = took_ms
+    if best is None:
+        raise EngineError("no engine can run this model", got="; ".join(problems))
+    measure.remember(median_ms, *parts)
+    log.info("engine %s %s: the fastest here (%s)", best.name, best.precision, _told(median_ms))
     return best
 
 
-def _median_ms(engine: Engine, crop: np.ndarray, runs: int = 9, warm_up: int = 2, limit_s: float = 3.0) -> float:
-    """Median milliseconds of up to `runs` inferences after the warm-up, stopping early where one takes long."""
-    times_ms: list[float] = []
-    started = time.perf_counter()
-    for run in range(warm_up + runs):
-        before = time.perf_counter()
-        engine.infer(crop)
-        after = time.perf_counter()
-        if run >= warm_up:
-            times_ms.append((after - before) * 1e3)
-            if after - started > limit_s:
-                break
-    return statistics.median(times_ms)
+def _told(median_ms: dict[str, float]) -> str:
+    return (
+        ", ".join(f"{name} {ms:.1f} ms" for name, ms in sorted(median_ms.items(), key=lambda item: item[1])) + " a crop"
+    )

@@ -1,13 +1,23 @@
-"""ONNX Runtime on the CPU: runs everywhere, in fp32."""
+"""ONNX Runtime: on the CPU it runs everywhere, and on an NVIDIA GPU where its CUDA provider is installed."""
+
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.bundle import Bundle
+from metro_ros.core.engines import cache, machine
 from metro_ros.core.engines.base import CONFIDENCE_NAME, OUTPUT_NAMES, Engine, Output, Precision, missing_output
-from metro_ros.core.errors import EngineError
+from metro_ros.core.errors import EngineError, one_line
 
-NAME = "onnxruntime"
+LIBRARY = "onnxruntime"
+
+log = logging.getLogger(__name__)
 
 
 def version() -> str:
@@ -17,42 +27,109 @@ def version() -> str:
     return onnxruntime.__version__
 
 
-def precisions() -> tuple[Precision, ...]:
-    """What this machine can compute in."""
-    return ("fp32",)
-
-
 class OnnxRuntimeEngine(Engine):
-    """A session with one thread pool of `threads`, or as many as there are cores."""
+    """A session with one thread pool of `threads`, or as many as there are cores.
 
-    name = NAME
+    The graph as the library optimised it is kept in the cache: the next start need not do that again.
+    """
+
+    name = LIBRARY
+    provider = "CPUExecutionProvider"
+    provider_options: Mapping[str, str] = MappingProxyType({})
+
+    @classmethod
+    def precisions(cls) -> tuple[Precision, ...]:
+        """What this machine can compute in."""
+        return ("fp32", "int8")
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None) -> None:
         """Raises ImportError, EngineError when the model cannot be loaded, BundleError when its outputs are others."""
-        import onnxruntime
-
-        super().__init__(bundle, precision)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; its warnings are about its own fusions
-        options.intra_op_num_threads = threads or 0
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(bundle.model_path), options, providers=["CPUExecutionProvider"]
+        super().__init__(bundle, precision, threads, version())
+        self._file = bundle.model_file(precision)
+        digest = bundle.manifest.sha256[self._file.name]
+        self._cached = cache.cache_root() / LIBRARY / f"{machine.key(self.version, digest, self.provider)}.onnx"
+        self._session = self._recall() or self._optimise()
+        if self.provider not in self._session.get_providers():  # it falls back to the CPU without an exception
+            raise EngineError(
+                f"{self.name} cannot use the GPU",
+                got="CUDA or cuDNN do not load",
+                remedy="check nvidia-smi and the CUDA that this onnxruntime-gpu wants, or choose another engine",
             )
-        except Exception as error:  # its own exception types share no public base
-            raise EngineError(f"{NAME} cannot load {bundle.model_path}", got=error) from error
         names = [output.name for output in self._session.get_outputs()]
         if not set(OUTPUT_NAMES) <= set(names):
             raise missing_output(bundle, names)
         self._outputs = [*OUTPUT_NAMES, *(n for n in names if n == CONFIDENCE_NAME)]
         self._input = self._session.get_inputs()[0].name
 
+    def _options(self) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # fatal; what it logs as an error, it raises too
+        options.intra_op_num_threads = self.threads or 0
+        return options
+
+    def _start(self, model: str | bytes, options: Any) -> Any:
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(model, options, providers=[(self.provider, dict(self.provider_options))])
+
+    def _recall(self) -> Any:
+        """A session of the graph that an earlier start optimised, or None."""
+        import onnxruntime
+
+        optimised = cache.recall(self._cached)
+        if optimised is None:
+            return None
+        options = self._options()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return self._start(optimised, options)
+        except Exception as error:  # its own exception types share no public base
+            log.warning(
+                "%s cannot load the graph that it optimised earlier (%s); optimising again", self.name, one_line(error)
+            )
+            return None
+
+    def _optimise(self) -> Any:
+        """A session of the bundle's model, and its graph into the cache where the disk allows."""
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                optimised = Path(scratch) / "optimised.onnx"
+                options = self._options()
+                options.optimized_model_filepath = str(optimised)
+                session = self._start(str(self._file), options)
+                cache.store(self._cached, optimised.read_bytes())
+                return session
+        except Exception:  # a full disk, or the model itself: the next attempt tells
+            pass
+        try:
+            return self._start(str(self._file), self._options())
+        except Exception as error:
+            raise EngineError(f"{self.name} cannot load {self._file}", got=error) from error
+
     def _run(self, crops: npt.NDArray[np.uint8]) -> Output:
         try:
             joints, vertices, camera, *confidence = self._session.run(self._outputs, {self._input: crops})
         except Exception as error:
-            raise EngineError(f"{NAME} failed on {len(crops)} crops", got=error) from error
+            raise EngineError(f"{self.name} failed on {len(crops)} crops", got=error) from error
         return Output(joints, vertices, camera, confidence[0] if confidence else None)
 
     def close(self) -> None:
         del self._session
+
+
+class OnnxRuntimeCudaEngine(OnnxRuntimeEngine):
+    """The same on the first NVIDIA GPU; fp32 is fp32, without TF32."""
+
+    name = "onnxruntime-cuda"
+    provider = "CUDAExecutionProvider"
+    provider_options = MappingProxyType({"use_tf32": "0"})
+
+    @classmethod
+    def precisions(cls) -> tuple[Precision, ...]:
+        import onnxruntime
+
+        if cls.provider not in onnxruntime.get_available_providers():
+            raise ImportError("no CUDA provider in this onnxruntime: it comes with onnxruntime-gpu")
+        return ("fp32", "fp16")

@@ -1,17 +1,22 @@
-"""OpenVINO on the CPU: the faster one on x86, in fp32, and in bf16 where the processor has it."""
+"""OpenVINO on the CPU: in fp32, and in bf16, fp16 or int8 where the processor has it. Usually the fastest there."""
 
 import functools
+import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.bundle import Bundle
+from metro_ros.core.engines import cache, machine
 from metro_ros.core.engines.base import CONFIDENCE_NAME, OUTPUT_NAMES, Engine, Output, Precision, missing_output
-from metro_ros.core.errors import EngineError
+from metro_ros.core.errors import EngineError, one_line
 
 NAME = "openvino"
-HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
+CAPABILITIES: dict[Precision, str] = {"fp32": "FP32", "bf16": "BF16", "fp16": "FP16", "int8": "INT8"}
+
+log = logging.getLogger(__name__)
 
 
 def version() -> str:
@@ -24,7 +29,7 @@ def version() -> str:
 def precisions() -> tuple[Precision, ...]:
     """What this machine can compute in. Raises ImportError when the library is not installed."""
     capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return ("fp32", "bf16") if "BF16" in capabilities else ("fp32",)
+    return tuple(precision for precision, capability in CAPABILITIES.items() if capability in capabilities)
 
 
 @functools.cache
@@ -40,41 +45,75 @@ def _core() -> Any:
 
 
 class OpenVinoEngine(Engine):
-    """One network compiled for a single crop, and, once several come together, one for any number of them."""
+    """One network compiled for a single crop, and, once several come together, one for any number of them.
+
+    What was compiled is kept in the cache: the next start reads it instead of the model.
+    """
 
     name = NAME
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None) -> None:
         """Raises ImportError, EngineError when the model cannot be loaded, BundleError when its outputs are others."""
-        super().__init__(bundle, precision)
-        # By default OpenVINO computes in bf16 wherever the processor can, 0.03 off on a toy network: ask by name.
-        self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": HINTS[precision]}
+        super().__init__(bundle, precision, threads, version())
+        self._bundle = bundle
+        self._file = bundle.model_file(precision)
+        self._settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY",
+            # By default it computes in bf16 wherever the processor can. So it takes the types of the file as they are.
+            "INFERENCE_PRECISION_HINT": "f32",
+            "ENABLE_CPU_PINNING": True,
+        }
         if threads:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        try:
-            self._model = _core().read_model(bundle.model_path)
-        except Exception as error:  # it raises plain RuntimeError, and its own types, by version
-            raise EngineError(f"{NAME} cannot load {bundle.model_path}", got=error) from error
-        names = [name for output in self._model.outputs for name in output.names]
-        if not set(OUTPUT_NAMES) <= set(names):
-            raise missing_output(bundle, names)
-        self._outputs = [*OUTPUT_NAMES, *(name for name in names if name == CONFIDENCE_NAME)]
         self._requests: dict[bool, Any] = {}
         self._request(single=True)
 
     def _request(self, single: bool) -> Any:
         """The inference request for one crop or for any number; a fixed shape lets the compiler plan its memory."""
         if single not in self._requests:
-            try:
-                model = self._model.clone()
-                if single:
-                    model.reshape([1, self._crop_size, self._crop_size, 3])
-                self._requests[single] = _core().compile_model(model, "CPU", self._settings).create_infer_request()
-            except Exception as error:
-                raise EngineError(f"{NAME} cannot compile the model", got=error) from error
+            compiled = self._recall(single) or self._compile(single)
+            names = [name for output in compiled.outputs for name in output.names]
+            if not set(OUTPUT_NAMES) <= set(names):
+                raise missing_output(self._bundle, names)
+            self._outputs = [*OUTPUT_NAMES, *(name for name in names if name == CONFIDENCE_NAME)]
+            self._requests[single] = compiled.create_infer_request()
         return self._requests[single]
 
+    def _cached(self, single: bool) -> Path:
+        digest = self._bundle.manifest.sha256[self._file.name]
+        return cache.cache_root() / NAME / f"{machine.key(self.version, digest, self._settings, single)}.blob"
+
+    def _recall(self, single: bool) -> Any:
+        """The compiled network as an earlier start left it, or None."""
+        blob = cache.recall(self._cached(single))
+        if blob is None:
+            return None
+        try:
+            return _core().import_model(blob, "CPU", self._settings)
+        except Exception as error:  # it raises plain RuntimeError, and its own types, by version
+            log.warning("%s cannot load what it compiled earlier (%s); compiling again", NAME, one_line(error))
+            return None
+
+    def _compile(self, single: bool) -> Any:
+        try:
+            model = _core().read_model(self._file)
+            if single:
+                model.reshape([1, self.crop_size, self.crop_size, 3])
+            compiled = _core().compile_model(model, "CPU", self._settings)
+        except Exception as error:
+            raise EngineError(f"{NAME} cannot load {self._file}", got=error) from error
+        try:
+            blob = compiled.export_model()
+        except Exception as error:
+            log.warning("%s cannot export what it compiled (%s): nothing is cached", NAME, one_line(error))
+        else:
+            cache.store(self._cached(single), blob.getvalue())
+        return compiled
+
     def _run(self, crops: npt.NDArray[np.uint8]) -> Output:
+        # A quantised network of any batch size crashes in some releases on processors with AMX: one crop at a time.
+        if self.precision == "int8" and len(crops) > 1:
+            return _stack([self._run(crops[index : index + 1]) for index in range(len(crops))])
         request = self._request(single=len(crops) == 1)
         try:
             request.infer([crops], share_inputs=True)
@@ -86,4 +125,14 @@ class OpenVinoEngine(Engine):
 
     def close(self) -> None:
         self._requests.clear()
-        del self._model
+
+
+def _stack(outputs: list[Output]) -> Output:
+    """The outputs of several calls as one of a single call."""
+    joints, vertices, camera, confidence = zip(*outputs, strict=True)
+    return Output(
+        np.concatenate(joints),
+        np.concatenate(vertices),
+        np.concatenate(camera),
+        None if confidence[0] is None else np.concatenate(confidence),
+    )
