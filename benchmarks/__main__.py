@@ -26,6 +26,7 @@ from metro_ros.core.camera import solve_translation
 from metro_ros.core.clip import load_clip
 from metro_ros.core.crop import crop_image
 from metro_ros.core.engines import available_engines, open_engine
+from metro_ros.core.errors import EngineError
 from metro_ros.core.estimator import Estimator, decode
 from metro_ros.ros.conversions import image_from_message, people_to_message
 from metro_ros.ros.markers import joint_markers
@@ -83,7 +84,11 @@ def bench_engines(bundle: Bundle, repetitions: int = 40) -> dict[str, Any]:
         if info.problem:
             rows[info.name] = info.problem
         for precision in info.precisions:
-            engine = open_engine(bundle, engine=info.name, precision=precision)
+            try:
+                engine = open_engine(bundle, engine=info.name, precision=precision)
+            except EngineError as error:
+                rows[f"{info.name} {precision}"] = str(error)
+                continue
             rows[f"{info.name} {precision}"] = median_ms(lambda e=engine: e.infer(crop.astype(np.uint8)), repetitions)
             engine.close()
     return rows
