@@ -3,6 +3,7 @@
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle
 
@@ -26,9 +27,9 @@ def take_ms(monkeypatch: pytest.MonkeyPatch, by_name: dict[str, float]) -> list[
     """Pretend that engines take so long; what was timed is in the list."""
     timed: list[str] = []
 
-    def median_ms(engine: Engine, crops: int = 1, runs: int = 9) -> float:
-        timed.append(f"{engine.name} {engine.precision}")
-        return by_name[engine.name]
+    def median_ms(engines: list[Engine]) -> list[float]:
+        timed.extend(f"{engine.name} {engine.precision}" for engine in engines)
+        return [by_name[engine.name] for engine in engines]
 
     monkeypatch.setattr(measure, "median_ms", median_ms)
     return timed
@@ -141,9 +142,9 @@ def test_the_largest_batch_is_where_more_no_longer_pays(
     cost_ms = {1: 10.0, 2: 14.0, 4: 20.0, 8: 38.8, 16: 80.0}  # by crop: 10, 7, 5, 4.85, 5
     timed: list[int] = []
 
-    def median_ms(engine: Engine, crops: int = 1, runs: int = 9) -> float:
+    def median_ms(engines: list[Engine], crops: int, rounds: int) -> list[float]:
         timed.append(crops)
-        return cost_ms[crops]
+        return [cost_ms[crops]]
 
     monkeypatch.setattr(measure, "median_ms", median_ms)
     engine = open_engine(tiny_bundle, "onnxruntime", threads=1)
@@ -153,12 +154,36 @@ def test_the_largest_batch_is_where_more_no_longer_pays(
     assert timed == [1, 2, 4, 8, 16], "measured once"
 
 
+def test_a_batch_that_does_not_fit_is_not_chosen(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = onnxruntime.OnnxRuntimeEngine._run
+
+    def small_memory(self: onnxruntime.OnnxRuntimeEngine, crops: np.ndarray) -> object:
+        if len(crops) > 2:
+            raise EngineError("out of memory")
+        return real(self, crops)
+
+    monkeypatch.setattr(onnxruntime.OnnxRuntimeEngine, "_run", small_memory)
+    assert best_batch(open_engine(tiny_bundle, "onnxruntime", threads=1), tiny_bundle) <= 2
+
+
+def test_engines_are_timed_in_turns(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    engines = [open_engine(tiny_bundle, name, threads=1) for name in ("openvino", "onnxruntime")]
+    for engine in engines:
+        real = engine._run
+        monkeypatch.setattr(
+            engine, "_run", lambda crops, real=real, name=engine.name: order.append(name) or real(crops)
+        )
+    assert all(isinstance(ms, float) and ms > 0 for ms in measure.median_ms(engines, rounds=3))
+    assert order == ["openvino", "onnxruntime"] * 4
+
+
 def test_a_batch_that_takes_too_long_is_not_tried(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     timed: list[int] = []
 
-    def median_ms(engine: Engine, crops: int = 1, runs: int = 9) -> float:
+    def median_ms(engines: list[Engine], crops: int, rounds: int) -> list[float]:
         timed.append(crops)
-        return 300.0 * crops
+        return [300.0 * crops]
 
     monkeypatch.setattr(measure, "median_ms", median_ms)
     engine = open_engine(tiny_bundle, "onnxruntime", threads=1)

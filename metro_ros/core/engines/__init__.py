@@ -180,29 +180,28 @@ def _fastest(candidates: list[_Candidate], bundle: Bundle, threads: int | None) 
 
 
 def _measured(candidates: list[_Candidate], bundle: Bundle, threads: int | None, parts: tuple[object, ...]) -> Engine:
-    """Open and time one candidate after the other, and keep the best one open."""
-    median_ms: dict[str, float] = {}
-    best: Engine | None = None
-    problems = []
+    """Open and time all candidates, and keep the best one open."""
+    opened: list[Engine] = []
+    problems: list[EngineError] = []
     for candidate in candidates:
         try:
-            engine = _open(candidate.name, bundle, candidate.precision, threads)
-            took_ms = measure.median_ms(engine)
+            opened.append(_open(candidate.name, bundle, candidate.precision, threads))
         except EngineError as error:
-            problems.append(str(error))
-            log.warning("%s", error)
-            continue
-        if best is None or took_ms < min(median_ms.values()):
-            best, worse = engine, best
-        else:
-            worse = engine
-        if worse is not None:
-            worse.close()
-        median_ms[str(candidate)] = took_ms
+            problems.append(error)
+    took = dict(zip(opened, measure.median_ms(opened), strict=True))
+    median_ms = {engine: ms for engine, ms in took.items() if not isinstance(ms, EngineError)}
+    problems += [error for error in took.values() if isinstance(error, EngineError)]
+    for problem in problems:
+        log.warning("%s", problem)
+    best = min(median_ms, key=lambda engine: median_ms[engine], default=None)
+    for engine in opened:
+        if engine is not best:
+            engine.close()
     if best is None:
-        raise EngineError("no engine can run this model", got="; ".join(problems))
-    measure.remember(median_ms, *parts)
-    log.info("engine %s %s: the fastest here (%s)", best.name, best.precision, _told(median_ms))
+        raise EngineError("no engine can run this model", got="; ".join(map(str, problems)))
+    figures = {f"{engine.name} {engine.precision}": ms for engine, ms in median_ms.items()}
+    measure.remember(figures, *parts)
+    log.info("engine %s %s: the fastest here (%s)", best.name, best.precision, _told(figures))
     return best
 
 

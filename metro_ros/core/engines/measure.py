@@ -4,7 +4,7 @@ import json
 import logging
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.engines import cache, machine
 from metro_ros.core.engines.base import Engine
+from metro_ros.core.errors import EngineError
 
 BATCHES = (1, 2, 4, 8, 16)
 FOLDER = "measured"
@@ -22,21 +23,32 @@ WORTH_WAITING = 1.05
 log = logging.getLogger(__name__)
 
 
-def median_ms(engine: Engine, crops: int = 1, runs: int = 9, warm_up: int = 2, limit_s: float = 3.0) -> float:
-    """Median milliseconds of up to `runs` inferences of so many crops; fewer where one takes long."""
-    size = engine.crop_size
-    batch = np.full((crops, size, size, 3), 127, np.uint8)
-    times_ms: list[float] = []
+def median_ms(
+    engines: Sequence[Engine], crops: int = 1, rounds: int = 9, limit_s: float = 3.0
+) -> list[float | EngineError]:
+    """Median milliseconds that each engine takes for so many crops, or how it failed.
+
+    They take turns, so that whatever else the machine does meets all alike. A round before the first only warms up; no
+    round begins after `limit_s` seconds a contender, but one does.
+    """
+    batches = {size: np.full((crops, size, size, 3), 127, np.uint8) for size in {e.crop_size for e in engines}}
+    times_ms: list[list[float]] = [[] for _ in engines]
+    failed: dict[int, EngineError] = {}
     started = time.perf_counter()
-    for run in range(warm_up + runs):
-        before = time.perf_counter()
-        engine.infer(batch)
-        after = time.perf_counter()
-        if run >= warm_up:
-            times_ms.append((after - before) * 1e3)
-            if after - started > limit_s:
-                break
-    return statistics.median(times_ms)
+    for index in range(1 + rounds):
+        if index > 1 and time.perf_counter() - started > limit_s * len(engines):
+            break
+        for place, engine in enumerate(engines):
+            if place in failed:
+                continue
+            before = time.perf_counter()
+            try:
+                engine.infer(batches[engine.crop_size])
+            except EngineError as error:
+                failed[place] = error
+            if index > 0:
+                times_ms[place].append((time.perf_counter() - before) * 1e3)
+    return [failed.get(place) or statistics.median(times) for place, times in enumerate(times_ms)]
 
 
 def best_batch(engine: Engine, bundle: Bundle, limit_s: float = 1.0) -> int:
@@ -52,7 +64,12 @@ def best_batch(engine: Engine, bundle: Bundle, limit_s: float = 1.0) -> int:
         for count in BATCHES:
             if costs and count * min(costs.values()) > 1e3 * limit_s:
                 break
-            costs[count] = median_ms(engine, count, runs=5) / count
+            (took,) = median_ms([engine], count, rounds=5)
+            if isinstance(took, EngineError):
+                if not costs:
+                    raise took
+                break  # no memory for so many
+            costs[count] = took / count
         remember(costs, *parts)
     cheapest = min(costs.values())
     best = next(count for count in sorted(costs) if costs[count] <= WORTH_WAITING * cheapest)
