@@ -13,20 +13,24 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from metro_ros.cli.finding import followed, unrelated, with_cameras
 from metro_ros.cli.sources import Frame, Source, open_source
 from metro_ros.cli.statement import model_statement
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
 from metro_ros.core.camera import NOMINAL_FOV_DEG, Camera
 from metro_ros.core.draw import draw_people
-from metro_ros.core.engines import EngineName, Precision, open_engine
-from metro_ros.core.errors import CameraError, ConfigError, SourceError
-from metro_ros.core.estimator import Estimator, Person
+from metro_ros.core.engines import EngineName, PrecisionWish, open_engine
+from metro_ros.core.engines.measure import best_batch
+from metro_ros.core.errors import ConfigError, SourceError
+from metro_ros.core.estimator import Person
 from metro_ros.core.mirror import mirror_bundle
 
 RESULT_FILE, VIDEO_FILE = "people.json", "overlay.mp4"
 SCHEMA = 1
 DECIMALS = 5
 """Of metres and pixels in the JSON: a hundredth of a millimetre."""
+MANY_IMAGES = 64
+"""Fewer are done before it is measured how many at once are fastest."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mirror", action="store_true", help="find left hands with a right-hand model")
     parser.add_argument("--output", type=Path, default=Path("metro_output"), help="folder to write to (%(default)s)")
     parser.add_argument("--engine", choices=get_args(EngineName), default="auto", help="(%(default)s: the fastest)")
-    parser.add_argument("--precision", choices=get_args(Precision), default="fp32", help="(%(default)s)")
+    parser.add_argument("--precision", choices=get_args(PrecisionWish), default="fp32", help="(%(default)s)")
     parser.add_argument("--sequence", action="store_true", help="the images of a folder follow each other in time")
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument("--calibration", type=Path, metavar="YAML", help="by ROS's camera_calibration")
@@ -53,19 +57,19 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.mirror:
         bundle = mirror_bundle(bundle)
     engine = open_engine(bundle, arguments.engine, arguments.precision)
-    estimator = Estimator(bundle, engine)
-    strangers = source.kind == "folder" and not arguments.sequence
     interrupted = False
     with ExitStack() as stack:
         stack.callback(engine.close)
         writer = stack.enter_context(Results(arguments.output, source, bundle))
         progress = stack.enter_context(tqdm(total=source.count, unit=" frames", disable=source.kind == "image"))
         try:
-            for frame in source.frames():
-                if strangers:
-                    estimator.reset()
-                camera = _camera(frame, source, calibration, arguments.fov)
-                people = estimator(frame.image, camera, frame.stamp_s)
+            views = with_cameras(source, calibration, arguments.fov)
+            if source.kind == "folder" and not arguments.sequence:
+                many = source.count is not None and source.count >= MANY_IMAGES
+                found = unrelated(views, bundle, engine, best_batch(engine, bundle) if many else 1)
+            else:
+                found = followed(views, bundle, engine)
+            for (frame, camera), people in found:
                 writer.add(frame, people, camera)
                 if writer.pictures:
                     tqdm.write(found_text(frame.name, people))
@@ -166,22 +170,6 @@ def open_video(path: Path, fps: float, size: Sequence[int]) -> cv2.VideoWriter:
     if not video.isOpened():
         raise SourceError(f"cannot write {path}", expected="a folder with room, and an OpenCV that encodes MP4")
     return video
-
-
-def _camera(frame: Frame, source: Source, calibration: Camera | None, fov_deg: float | None) -> Camera:
-    height, width = frame.image.shape[:2]
-    if calibration is not None:
-        if (calibration.width, calibration.height) != (width, height):
-            raise CameraError(
-                f"the calibration does not belong to {frame.name}",
-                expected=f"{width}x{height}",
-                got=f"{calibration.width}x{calibration.height}",
-                remedy="calibrate at this resolution, or leave --calibration out",
-            )
-        return calibration
-    if fov_deg is not None:
-        return Camera.nominal_for(width, height, fov_deg)
-    return source.camera or Camera.nominal_for(width, height)
 
 
 def _camera_fields(camera: Camera) -> dict[str, Any]:

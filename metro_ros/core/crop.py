@@ -49,28 +49,37 @@ def box_from_points(points_px: npt.NDArray[np.floating], padding: float) -> Box:
 
     Raises ConfigError when no point is finite.
     """
-    finite = points_px[np.isfinite(points_px).all(axis=1)]
+    finite = points_px if np.isfinite(points_px).all() else points_px[np.isfinite(points_px).all(axis=1)]
     if not len(finite):
         raise ConfigError("no box without a finite point", got=f"{len(points_px)} points")
-    low, high = finite.min(axis=0), finite.max(axis=0)
+    xy = np.ascontiguousarray(finite.T)  # along rows, ten times as fast
+    low, high = xy.min(axis=1), xy.max(axis=1)
     cx, cy = (low + high) / 2
     return Box(float(cx), float(cy), max(float((high - low).max()), 1.0) * padding)
 
 
-def crop_image(image_bgr: npt.NDArray[np.uint8], box: Box, size: int) -> npt.NDArray[np.uint8]:
+def crop_image(
+    image_bgr: npt.NDArray[np.uint8], box: Box, size: int, out: npt.NDArray[np.uint8] | None = None
+) -> npt.NDArray[np.uint8]:
     """Pixels of `box` as the network wants them: uint8 (H, W, 3) BGR → uint8 (size, size, 3) RGB.
 
     Bilinear where the crop enlarges. Where it shrinks by a, blocks of ceil(a/2) pixels are averaged first, and the
     rest, at most 2, is sampled bilinearly twice as finely and averaged in pairs: exact geometry, hardly any aliasing,
-    and 1 ms for 640 → 128 pixels, a quarter of what sampling every source pixel takes. Raises ImageError for another
-    type or shape.
+    and 1 ms for 640 → 128 pixels, a quarter of what sampling every source pixel takes. out: uint8 (size, size, 3),
+    C-contiguous, is written to and returned, for example a row of a batch. Raises ImageError for another type or shape
+    of either.
     """
     check_image(image_bgr)
+    if out is None:
+        out = np.empty((size, size, 3), np.uint8)
+    elif out.dtype != np.uint8 or out.shape != (size, size, 3) or not out.flags.c_contiguous:
+        raise ImageError("place for a crop", expected=f"uint8 ({size}, {size}, 3)", got=f"{out.dtype} {out.shape}")
     shrink = box.size / size
     block = min(max(1, math.ceil(shrink / 2)), max(image_bgr.shape))  # a huge box does not make a huge array
     reduced, origin = _averaged_blocks(image_bgr, box, block)
     if not reduced.size:
-        return np.zeros((size, size, 3), np.uint8)
+        out.fill(0)
+        return out
     oversampling = 2 if shrink > 1 + 1e-6 else 1
     samples = size * oversampling
     step = box.size / samples  # image pixels between samples
@@ -85,7 +94,8 @@ def crop_image(image_bgr: npt.NDArray[np.uint8], box: Box, size: int) -> npt.NDA
     )
     if oversampling > 1:
         crop = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), np.uint8)
+    cv2.cvtColor(crop, cv2.COLOR_BGR2RGB, dst=out)
+    return out
 
 
 def check_image(image_bgr: npt.NDArray[np.uint8]) -> None:

@@ -1,18 +1,21 @@
-"""The estimator: an image and its camera in, people in metres out, one image after the other."""
+"""The estimator: an image and its camera in, people in metres out, one image after the other or several together."""
 
+import itertools
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from metro_ros.core.batching import Steps, View, run_together
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera, solve_translation, weak_perspective_px
 from metro_ros.core.config import check_settings, setting
-from metro_ros.core.crop import Box, box_from_points, check_image, crop_image, whole_image_box
+from metro_ros.core.crop import Box, box_from_points, check_image, whole_image_box
 from metro_ros.core.engines import Engine, Output, open_engine
-from metro_ros.core.errors import CameraError, ImageError, MetroError
+from metro_ros.core.errors import CameraError, ConfigError, ImageError
 from metro_ros.core.mirror import mirror_output
 
 TranslationSource = Literal["camera", "depth", "nominal"]
@@ -94,6 +97,15 @@ class _Look(NamedTuple):
     box: Box
 
 
+class _Found(NamedTuple):
+    """Who is in an image, not yet numbered."""
+
+    looks: Sequence[_Look]
+    followed: bool
+    """Whether it is whom the image before showed"""
+    camera: Camera
+
+
 class Estimator:
     """People in a stream of images; one person for now.
 
@@ -103,14 +115,24 @@ class Estimator:
     finds gets a new id. It also starts over when the image size changes or the time stamp jumps back.
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine | None = None, config: EstimatorConfig | None = None) -> None:
-        """engine: None opens the fastest one (see `open_engine`, whose errors it raises)."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine | None = None,
+        config: EstimatorConfig | None = None,
+        ids: Iterator[int] | None = None,
+    ) -> None:
+        """engine: None opens the fastest one (see `open_engine`, whose errors it raises).
+
+        ids: of new people; estimators that share one never give the same id.
+        """
         self.bundle = bundle
         self.engine = engine if engine is not None else open_engine(bundle)
         self.config = config if config is not None else EstimatorConfig()
         self._anchor_rows = _level_rows(bundle, PLACEMENT_POINTS)
         self._outline_rows = _level_rows(bundle, OUTLINE_POINTS)
-        self._last_id = 0
+        self._ids = ids if ids is not None else itertools.count(1)
+        self._id = 0
         self.reset()
 
     def reset(self) -> None:
@@ -128,18 +150,25 @@ class Estimator:
         back. Raises ImageError for an image of another type or too small, CameraError for a camera of another image
         size, EngineError when the network fails; it can be called with the next image after any of them.
         """
+        (people,) = estimate_together([Request(self, image, camera, stamp)])
+        if isinstance(people, Exception):
+            raise people
+        return people
+
+    def _steps(self, image: npt.NDArray[np.uint8], camera: Camera | None, stamp: float | None) -> Steps[_Found]:
+        """Find who is in the image; it pauses wherever the network is asked."""
         camera = self._admit(image, camera, stamp)
         try:
-            look = self._look(image, camera, self._box) if self._box is not None else None
-            if look is None or self._is_lost(look, image):
-                look, self._box = self._search(image, camera), None
-                if self._is_lost(look, image):
-                    return []
-                self._last_id += 1
-        except MetroError:
+            if self._box is not None:
+                (look,) = yield from self._look(image, camera, [self._box])
+                if not self._is_lost(look, image):
+                    return _Found([look], True, camera)
+            look = yield from self._search(image, camera)
+        except Exception:
             self._box = None
             raise
-        return [self._track(look, camera)]
+        self._box = None
+        return _Found([] if self._is_lost(look, image) else [look], False, camera)
 
     def _admit(self, image: npt.NDArray[np.uint8], camera: Camera | None, stamp: float | None) -> Camera:
         """Check what comes in, start over where the stream did, and fill in the nominal camera."""
@@ -162,30 +191,30 @@ class Estimator:
         self._image_size, self._stamp = (width, height), stamp
         return camera
 
-    def _search(self, image: npt.NDArray[np.uint8], camera: Camera) -> _Look:
+    def _search(self, image: npt.NDArray[np.uint8], camera: Camera) -> Steps[_Look]:
         """From the whole image inwards until the box settles on the person that the network sees."""
         height, width = image.shape[:2]
         box = whole_image_box(width, height)
         for _ in range(self.config.max_passes):
-            look = self._look(image, camera, box)
+            (look,) = yield from self._look(image, camera, [box])
             if _change(box, look.box) < self.config.settled:
                 break
             box = self._bounded(look.box, image)
         return look
 
-    def _look(self, image: npt.NDArray[np.uint8], camera: Camera, box: Box) -> _Look:
-        """One pass of the paper: crop, infer, decode, place."""
-        crops = crop_image(image, box, self.bundle.manifest.crop.size)[None]
+    def _look(self, image: npt.NDArray[np.uint8], camera: Camera, boxes: Sequence[Box]) -> Steps[list[_Look]]:
+        """One pass of the paper for each box: crop, infer, decode, place."""
+        output = yield [View(image, box, self.bundle.mirrored) for box in boxes]
         if self.bundle.mirrored:
-            output = mirror_output(self.engine.infer(crops[:, :, ::-1]))
-        else:
-            output = self.engine.infer(crops)
-        body = decode(output, 0, box, camera, self.bundle, self._anchor_rows)
+            output = mirror_output(output)
+        bodies = [decode(output, index, box, camera, self.bundle, self._anchor_rows) for index, box in enumerate(boxes)]
+        return [self._place(body, camera) for body in bodies]
+
+    def _place(self, body: Body, camera: Camera) -> _Look:
         translation = solve_translation(body.anchors, body.anchors_px, camera)
         outline_px = camera.project(body.vertices[self._outline_rows] + translation)
-        return _Look(
-            body, translation, box_from_points(outline_px, self.config.padding or self.bundle.manifest.crop.padding)
-        )
+        padding = self.config.padding or self.bundle.manifest.crop.padding
+        return _Look(body, translation, box_from_points(outline_px, padding))
 
     def _is_lost(self, look: _Look, image: npt.NDArray[np.uint8]) -> bool:
         height, width = image.shape[:2]
@@ -202,8 +231,13 @@ class Estimator:
         size = min(max(box.size, self.config.min_box_px), largest)
         return box if size == box.size else Box(box.cx, box.cy, size)
 
-    def _track(self, look: _Look, camera: Camera) -> Person:
-        """Give the person its id and keep the box for the next image."""
+    def _track(self, found: _Found) -> list[Person]:
+        """Give everyone an id, and keep the box for the next image."""
+        if found.looks and not found.followed:
+            self._id = next(self._ids)
+        return [self._person(look, found.camera) for look in found.looks]
+
+    def _person(self, look: _Look, camera: Camera) -> Person:
         keep = self.config.box_smoothing
         before = self._box if self._box is not None else look.box
         self._box = Box(
@@ -213,7 +247,7 @@ class Estimator:
         )
         translation = look.translation.astype(np.float32)
         return Person(
-            id=self._last_id,
+            id=self._id,
             score=look.body.score,
             box=look.box,
             joints=look.body.joints + translation,
@@ -222,6 +256,55 @@ class Estimator:
             translation_source="nominal" if camera.nominal else "camera",
             joint_confidence=look.body.confidence,
         )
+
+
+class Request(NamedTuple):
+    """One image for one estimator; see `Estimator.__call__`."""
+
+    estimator: Estimator
+    image: npt.NDArray[np.uint8]
+    camera: Camera | None = None
+    stamp: float | None = None
+
+
+def estimate_together(requests: Sequence[Request], max_batch: int = 16) -> list[list[Person] | Exception]:
+    """People in several images, each by an estimator of its own, in shared calls of their one engine.
+
+    The result is that of calling one estimator after the other, but that an exception is returned in the place of its
+    answer, so that one image costs the others nothing. max_batch: crops in one call, at most. Raises ConfigError when
+    an estimator comes twice, or when their engines differ.
+    """
+    found = dict(_run(requests, max_batch))
+    return [_tracked(request, found[index]) for index, request in enumerate(requests)]
+
+
+def estimate_as_completed(
+    requests: Sequence[Request], max_batch: int = 16
+) -> Iterator[tuple[int, list[Person] | Exception]]:
+    """As `estimate_together`, but yields (index of the request, answer) as soon as each is done.
+
+    Who is followed takes one look, who is searched takes several: the first need not wait for the second.
+    """
+    for index, found in _run(requests, max_batch):
+        yield index, _tracked(requests[index], found)
+
+
+def _run(requests: Sequence[Request], max_batch: int) -> Iterator[tuple[int, _Found | Exception]]:
+    if not requests:
+        return
+    first = requests[0].estimator
+    if any(request.estimator.engine is not first.engine for request in requests):
+        raise ConfigError("images that are estimated together", expected="estimators with one engine", got="several")
+    if len({id(request.estimator) for request in requests}) < len(requests):
+        raise ConfigError("images that are estimated together", expected="an estimator each", got="one for several")
+    if max_batch < 1:
+        raise ConfigError("max_batch", expected="1 or more", got=max_batch)
+    steps = [request.estimator._steps(*request[1:]) for request in requests]
+    yield from run_together(steps, first.engine, first.bundle.manifest.crop.size, max_batch)
+
+
+def _tracked(request: Request, found: _Found | Exception) -> list[Person] | Exception:
+    return found if isinstance(found, Exception) else request.estimator._track(found)
 
 
 def decode(

@@ -15,6 +15,8 @@ from metro_ros.cli import main
 from metro_ros.cli import run as run_module
 from metro_ros.cli.sources import Frame, Source, open_source
 from metro_ros.core.bundle import Bundle
+from metro_ros.core.engines import Output
+from metro_ros.core.engines.onnxruntime import OnnxRuntimeEngine
 
 
 @pytest.fixture
@@ -82,6 +84,58 @@ def test_a_folder_holds_strangers_unless_it_is_a_sequence(run: Callable[..., dic
     strangers = ids()
     assert len(strangers) == 12 and len(set(strangers)) == 12
     assert len(set(ids("--sequence"))) == 1
+
+
+@pytest.fixture
+def together(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Makes folders go through the network five images at once; the crops of each call."""
+    calls: list[int] = []
+    infer = OnnxRuntimeEngine.infer
+
+    def counting(engine: OnnxRuntimeEngine, crops: np.ndarray) -> Output:
+        calls.append(len(crops))
+        return infer(engine, crops)
+
+    monkeypatch.setattr(OnnxRuntimeEngine, "infer", counting)
+    monkeypatch.setattr(run_module, "MANY_IMAGES", 1)
+    monkeypatch.setattr(run_module, "best_batch", lambda engine, bundle: 5)
+    return calls
+
+
+def test_images_of_a_folder_share_calls_and_come_out_the_same(
+    run: Callable[..., dict], clip: Path, tmp_path: Path, together: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(clip / "frames", folder)
+    cv2.imwrite(str(folder / "0035.png"), np.zeros((60, 80, 3), np.uint8))  # of another size, and nobody there
+    at_once = run(folder)
+    assert max(together) == 5
+    monkeypatch.setattr(run_module, "MANY_IMAGES", 1000)
+    together.clear()
+    assert run(folder) == at_once
+    assert max(together) == 1
+    together.clear()
+    run(folder, "--sequence")
+    assert max(together) == 1, "what follows each other in time cannot be done at once"
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "too small"])
+def test_a_bad_image_in_a_folder_costs_none_before_it(
+    run: Callable[..., dict],
+    clip: Path,
+    tmp_path: Path,
+    together: list[int],
+    capsys: pytest.CaptureFixture[str],
+    damage: str,
+) -> None:
+    folder = tmp_path / "folder"
+    shutil.copytree(clip / "frames", folder)
+    if damage == "unreadable":
+        (folder / "008.png").write_text("not a picture")
+    else:
+        cv2.imwrite(str(folder / "008.png"), np.zeros((8, 80, 3), np.uint8))
+    assert [frame["index"] for frame in run(folder, code=2)["frames"]] == list(range(8))
+    assert ("too small" if damage == "too small" else "cannot read the image") in capsys.readouterr().err
 
 
 def test_a_clip_knows_its_camera(run: Callable[..., dict], clip: Path, tmp_path: Path) -> None:

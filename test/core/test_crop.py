@@ -26,6 +26,18 @@ def test_crop_pixels_lie_where_the_convention_says(size: float) -> None:
     np.testing.assert_allclose((2 * found + 1) / side - 1, box.to_crop(spot), atol=2 * 0.05 / side)
 
 
+@pytest.mark.parametrize("box", [Box(60, 50, 40.0), Box(60, 50, 150.0), Box(60, 50, 900.0), Box(-500, 50, 100.0)])
+def test_a_crop_can_be_written_into_a_row_of_a_batch(box: Box) -> None:
+    image = np.random.RandomState(0).randint(0, 256, (96, 120, 3)).astype(np.uint8)
+    batch = np.full((3, 64, 64, 3), 99, np.uint8)
+    assert np.shares_memory(crop_image(image, box, 64, out=batch[1]), batch)
+    np.testing.assert_array_equal(batch[1], crop_image(image, box, 64))
+    assert (batch[[0, 2]] == 99).all()
+    for place in (batch[1, :32], batch[1].astype(np.float32), np.zeros((64, 128, 3), np.uint8)[:, ::2]):
+        with pytest.raises(ImageError, match="place for a crop"):
+            crop_image(image, box, 64, out=place)
+
+
 def test_outside_of_the_image_is_black() -> None:
     image = np.full((100, 200, 3), 255, np.uint8)
     crop = crop_image(image, whole_image_box(200, 100), 64)  # a quarter of bars above and below
