@@ -1,12 +1,16 @@
 """The node, and RViz if wanted, on a camera that is already running.
 
 ros2 launch metro_ros metro.launch.py image:=/camera/image_raw camera_info:=/camera/camera_info
+ros2 launch metro_ros metro.launch.py cameras:="[front, rear]"     # front/image, front/camera_info, rear/image, ...
 """
+
+from typing import List  # noqa: UP035, launch_ros knows no other
 
 from launch.actions import DeclareLaunchArgument
 from launch.conditions import IfCondition
 from launch.substitutions import LaunchConfiguration, PathJoinSubstitution
 from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 from launch import LaunchDescription
@@ -15,6 +19,7 @@ from launch import LaunchDescription
 def generate_launch_description() -> LaunchDescription:
     """One lifecycle node that configures and activates itself (parameter autostart)."""
     config = PathJoinSubstitution([FindPackageShare("metro_ros"), "config"])
+    cameras = ParameterValue(LaunchConfiguration("cameras"), value_type=List[str])  # noqa: UP006
     topics = [
         ("image", LaunchConfiguration("image")),
         ("camera_info", LaunchConfiguration("camera_info")),
@@ -23,6 +28,9 @@ def generate_launch_description() -> LaunchDescription:
         [
             DeclareLaunchArgument("image", default_value="image", description="image topic, sensor_msgs/Image"),
             DeclareLaunchArgument("camera_info", default_value="camera_info", description="its sensor_msgs/CameraInfo"),
+            DeclareLaunchArgument(
+                "cameras", default_value="[]", description="names of several cameras, which come before their topics"
+            ),
             DeclareLaunchArgument(
                 "params_file",
                 default_value=PathJoinSubstitution([config, "metro.yaml"]),
@@ -41,7 +49,8 @@ def generate_launch_description() -> LaunchDescription:
                 executable="metro_node",
                 name="metro",
                 namespace=LaunchConfiguration("namespace"),
-                parameters=[LaunchConfiguration("params_file")],
+                # The file comes last: cameras that it names count before the argument's, which may be none.
+                parameters=[{"cameras": cameras}, LaunchConfiguration("params_file")],
                 remappings=topics,
                 arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
                 output="screen",

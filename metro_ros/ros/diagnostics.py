@@ -1,12 +1,10 @@
-"""What the node counts, and the small message that it reports it with."""
+"""What the node counts of each camera, and the small message that it reports it with."""
 
 import threading
 from collections import Counter, deque
 
 import numpy as np
-from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from std_msgs.msg import Header
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 LATENCIES_KEPT = 300
 
@@ -38,13 +36,13 @@ class Statistics:
         with self._lock:
             self._latencies_ms.append(latency_ms)
 
-    def report(self, stamp: Time, name: str) -> DiagnosticArray:
-        """One status of the node called `name`: WARN when frames were refused since the last report, else OK."""
+    def report(self, name: str) -> DiagnosticStatus:
+        """The status called `name`: WARN when frames were refused since the last report, else OK."""
         with self._lock:
             counts, latencies_ms, last_error = self._counts.copy(), list(self._latencies_ms), self._last_error
             since = counts - self._reported
             self._reported = counts
-        status = DiagnosticStatus(level=DiagnosticStatus.OK, name=f"{name}: people")
+        status = DiagnosticStatus(level=DiagnosticStatus.OK, name=name)
         status.message = f"{since['frames_done']} frames since the last report"
         if since["messages_refused"]:
             status.level = DiagnosticStatus.WARN
@@ -57,4 +55,4 @@ class Statistics:
         if last_error:
             values["last_error"] = last_error
         status.values = [KeyValue(key=key, value=value) for key, value in values.items()]
-        return DiagnosticArray(header=Header(stamp=stamp), status=[status])
+        return status

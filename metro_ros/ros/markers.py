@@ -33,18 +33,42 @@ def joint_markers(
     bone_width_m: float,
 ) -> MarkerArray:
     """Two markers a person, spheres and bones, in the header's frame; deletes those with the ids in `gone`."""
-    bones = np.array(skeleton.bones(), np.intp).reshape(-1)
+    style = (skeleton, header, lifetime, joint_diameter_m, bone_width_m)
     markers = [delete_marker(header, namespace, person_id) for person_id in gone for namespace in (JOINTS, BONES)]
     for person in people:
-        red, green, blue = color_rgb(person.id)
-        color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
-        common = {"header": header, "id": person.id, "action": Marker.ADD, "color": color, "lifetime": lifetime}
-        diameter = Vector3(x=joint_diameter_m, y=joint_diameter_m, z=joint_diameter_m)
-        spheres = Marker(ns=JOINTS, type=Marker.SPHERE_LIST, scale=diameter, points=_points(person.joints), **common)
-        lines = Marker(ns=BONES, type=Marker.LINE_LIST, scale=Vector3(x=bone_width_m), **common)
-        lines.points = _points(person.joints[bones])
-        markers += [spheres, lines]
+        markers += person_markers(person.id, person.joints, *style)
     return MarkerArray(markers=markers)
+
+
+def person_markers(
+    person_id: int,
+    joints: npt.NDArray[np.floating],
+    skeleton: Skeleton,
+    header: Header,
+    lifetime: Duration,
+    joint_diameter_m: float,
+    bone_width_m: float,
+) -> list[Marker]:
+    """Spheres and bones of one person; joints: (J, 3), metres, in the header's frame."""
+    red, green, blue = color_rgb(person_id)
+    color = ColorRGBA(r=red, g=green, b=blue, a=1.0)
+    common = {"header": header, "id": person_id, "action": Marker.ADD, "color": color, "lifetime": lifetime}
+    diameter = Vector3(x=joint_diameter_m, y=joint_diameter_m, z=joint_diameter_m)
+    return [
+        Marker(ns=JOINTS, type=Marker.SPHERE_LIST, scale=diameter, points=_points(joints), **common),
+        Marker(
+            ns=BONES,
+            type=Marker.LINE_LIST,
+            scale=Vector3(x=bone_width_m),
+            points=_points(joints[bone_ends(skeleton)]),
+            **common,
+        ),
+    ]
+
+
+def bone_ends(skeleton: Skeleton) -> npt.NDArray[np.intp]:
+    """Joints at the two ends of each bone, one after another."""
+    return np.array(skeleton.bones(), np.intp).reshape(-1)
 
 
 def delete_marker(header: Header, namespace: str, marker_id: int) -> Marker:

@@ -3,7 +3,8 @@
 from builtin_interfaces.msg import Duration as DurationMessage
 from metro_msgs.msg import MeshTopology, PersonArray
 from rclpy.duration import Duration
-from rclpy.lifecycle import LifecycleNode
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import Header
@@ -12,6 +13,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.estimator import Person
 from metro_ros.ros.conversions import people_to_message, topology_to_message
+from metro_ros.ros.joint_writer import JointWriter
 from metro_ros.ros.markers import color_rgb, delete_marker, joint_markers
 from metro_ros.ros.mesh_writer import NAMESPACE as MESH
 from metro_ros.ros.mesh_writer import MeshWriter
@@ -34,27 +36,35 @@ def overridable() -> QoSOverridingOptions:
     return QoSOverridingOptions.with_default_policies()
 
 
-class Outputs:
-    """The publishers ~/people, ~/joints, ~/mesh and ~/topology of one configured node. Not for several threads."""
+def publish_topology(node: LifecycleNode, bundle: Bundle) -> Publisher:
+    """Publish ~/topology, once, for everyone who comes; it stays as long as the publisher."""
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    publisher = node.create_publisher(MeshTopology, "~/topology", latched, qos_overriding_options=overridable())
+    publisher.publish(topology_to_message(bundle))
+    return publisher
 
-    def __init__(self, node: LifecycleNode, bundle: Bundle) -> None:
-        """Create the publishers and publish the topology, once, for everyone who comes."""
+
+class Outputs:
+    """The publishers people, joints and mesh of one camera: in ~/, or in ~/CAMERA/. Not for several threads."""
+
+    def __init__(self, node: LifecycleNode, bundle: Bundle, camera: str = "") -> None:
+        """Create the publishers."""
         self._node = node
         self._bundle = bundle
         self._shown: set[int] = set()
         self._last_header = Header()
-        self._writer: MeshWriter | None = None
-        self._written_as: tuple[int, DurationMessage] | None = None
+        self._joint_writer: JointWriter | None = None
+        self._joints_written_as: tuple[DurationMessage, float, float] | None = None
+        self._mesh_writer: MeshWriter | None = None
+        self._mesh_written_as: tuple[int, DurationMessage] | None = None
 
-        create = node.create_lifecycle_publisher
-        self._people = create(PersonArray, "~/people", reliable(RELIABLE_DEPTH), qos_overriding_options=overridable())
-        self._joints = create(MarkerArray, "~/joints", reliable(RELIABLE_DEPTH), qos_overriding_options=overridable())
-        self._mesh = create(Marker, "~/mesh", reliable(MESH_DEPTH), qos_overriding_options=overridable())
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._topology = node.create_publisher(
-            MeshTopology, "~/topology", latched, qos_overriding_options=overridable()
-        )
-        self._topology.publish(topology_to_message(bundle))
+        def create(kind: type, topic: str, depth: int) -> LifecyclePublisher:
+            name = f"~/{camera}/{topic}" if camera else f"~/{topic}"
+            return node.create_lifecycle_publisher(kind, name, reliable(depth), qos_overriding_options=overridable())
+
+        self._people = create(PersonArray, "people", RELIABLE_DEPTH)
+        self._joints = create(MarkerArray, "joints", RELIABLE_DEPTH)
+        self._mesh = create(Marker, "mesh", MESH_DEPTH)
 
     def watched(self) -> bool:
         """Whether anyone subscribes to anything that changes from frame to frame."""
@@ -68,11 +78,7 @@ class Outputs:
         if self._people.get_subscription_count():
             self._people.publish(people_to_message(people, header, self._bundle.manifest.name))
         if self._joints.get_subscription_count():
-            sizes = (
-                config.joint_diameter_m or JOINT_OF_EXTENT * self._bundle.extent_m,
-                config.bone_width_m or BONE_OF_EXTENT * self._bundle.extent_m,
-            )
-            self._joints.publish(joint_markers(people, gone, header, self._bundle.skeleton, lifetime, *sizes))
+            self._publish_joints(people, gone, header, config, lifetime)
         if self._mesh.get_subscription_count():
             self._publish_meshes(people, gone, header, mesh_level(config, self._bundle), lifetime)
         self._shown, self._last_header = ids, header
@@ -88,23 +94,37 @@ class Outputs:
 
     def destroy(self) -> None:
         """Remove the publishers, the last one first."""
-        self._node.destroy_publisher(self._topology)
         for publisher in (self._mesh, self._joints, self._people):
             self._node.destroy_lifecycle_publisher(publisher)
+
+    def _publish_joints(
+        self, people: list[Person], gone: set[int], header: Header, config: NodeConfig, lifetime: DurationMessage
+    ) -> None:
+        style = (
+            lifetime,
+            config.joint_diameter_m or JOINT_OF_EXTENT * self._bundle.extent_m,
+            config.bone_width_m or BONE_OF_EXTENT * self._bundle.extent_m,
+        )
+        if gone:  # seldom, so objects will do
+            self._joints.publish(joint_markers(people, gone, header, self._bundle.skeleton, *style))
+            return
+        if self._joint_writer is None or self._joints_written_as != style:
+            self._joint_writer, self._joints_written_as = JointWriter(self._bundle.skeleton, *style), style
+        self._joints.publish(self._joint_writer.write(people, header))
 
     def _publish_meshes(
         self, people: list[Person], gone: set[int], header: Header, level: int, lifetime: DurationMessage
     ) -> None:
         if not len(self._bundle.faces[level]):
             return  # imported without faces: there is no surface to show
-        if self._writer is None or self._written_as != (level, lifetime):
-            self._writer = MeshWriter(self._bundle.faces[level], lifetime)
-            self._written_as = (level, lifetime)
+        if self._mesh_writer is None or self._mesh_written_as != (level, lifetime):
+            self._mesh_writer = MeshWriter(self._bundle.faces[level], lifetime)
+            self._mesh_written_as = (level, lifetime)
         for person_id in gone:
             self._mesh.publish(delete_marker(header, MESH, person_id))
         for person in people:
             vertices = person.vertices[self._bundle.rows[level]]
-            self._mesh.publish(self._writer.write(vertices, header, person.id, color_rgb(person.id)))
+            self._mesh.publish(self._mesh_writer.write(vertices, header, person.id, color_rgb(person.id)))
 
 
 def mesh_level(config: NodeConfig, bundle: Bundle) -> int:

@@ -1,10 +1,11 @@
 """ROS parameters from frozen dataclasses: every field becomes one, with its description, default and range."""
 
 import dataclasses
+import re
 import sys
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
@@ -12,7 +13,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from metro_ros.core.config import check_settings, setting
-from metro_ros.core.engines import EngineName, Precision
+from metro_ros.core.engines import EngineName, PrecisionWish
 from metro_ros.core.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -20,6 +21,8 @@ Config = TypeVar("Config")
 UNSET = 0.0
 """ROS has no empty number: an optional one is left unset by this value, which lies outside of its range."""
 MAX_INT = 2**31 - 1
+CAMERA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*")
+"""A relative ROS name, such as ``front`` or ``head/left``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -30,8 +33,11 @@ class NodeConfig:
     bundle: str = setting("", "directory of the model bundle; empty: the one that comes with the package")
     mirror: bool = setting(False, "find left hands with a right-hand model, by mirrored images; no bodies")
     engine: EngineName = setting("auto", "inference engine; auto: the fastest here")
-    precision: Precision = setting("fp32", "arithmetic of the engine")
+    precision: PrecisionWish = setting("fp32", "arithmetic of the engine; auto: the fastest that is as good as fp32")
     threads: int = setting(0, "threads of the engine; 0: its own choice", 0, 1024)
+    cameras: tuple[str, ...] = setting(
+        (), "names of several cameras: NAME/image in, ~/NAME/people out; empty: one, image in, ~/people out"
+    )
     transport: Literal["raw", "compressed"] = setting("raw", "raw: subscribe to image; compressed: to image/compressed")
     rectified: bool = setting(False, "the image is rectified: use the projection matrix of camera_info, no distortion")
     mesh_level: int = setting(0, "vertices of the mesh level that ~/mesh shows; 0: the middle level", 0, 1_000_000)
@@ -47,10 +53,11 @@ class NodeConfig:
     def __post_init__(self) -> None:
         check_settings(self)
         check_choices(self)
+        check_cameras(self.cameras)
 
 
 FIXED = frozenset(
-    {"autostart", "bundle", "mirror", "engine", "precision", "threads", "transport", "diagnostics_period_s"}
+    {"autostart", "bundle", "mirror", "engine", "precision", "threads", "cameras", "transport", "diagnostics_period_s"}
 )
 """Names of the parameters that a configured node does not change."""
 
@@ -63,6 +70,17 @@ def check_choices(config: Any) -> None:
             raise ConfigError(name, expected=" or ".join(map(str, choices)), got=repr(getattr(config, name)))
 
 
+def check_cameras(names: Sequence[str]) -> None:
+    """Raises ConfigError when a name cannot begin a topic of the node, or comes twice."""
+    for name in names:
+        if not CAMERA_NAME.fullmatch(name):
+            raise ConfigError(
+                "cameras", expected="names of letters, digits and _, not beginning with a digit", got=repr(name)
+            )
+    if len(set(names)) < len(names):
+        raise ConfigError("cameras", expected="each name once", got=", ".join(names))
+
+
 def declare(node: Node, config: type[Config], prefix: str = "") -> Config:
     """Declare every field of the dataclass `config` as parameter `prefix` + name, and read what was set for it.
 
@@ -70,7 +88,12 @@ def declare(node: Node, config: type[Config], prefix: str = "") -> Config:
     """
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         default = UNSET if field.default is None else field.default
-        node.declare_parameter(prefix + field.name, default, _descriptor(config, field))
+        name, descriptor = prefix + field.name, _descriptor(config, field)
+        if field.default != ():
+            node.declare_parameter(name, default, descriptor)
+        elif node.declare_parameter(name, Parameter.Type.STRING_ARRAY, descriptor).value is None:
+            # An empty list as default would be one of bytes, and the parameter would take nothing else.
+            node.set_parameters([Parameter(name, Parameter.Type.STRING_ARRAY, [])])
     return read(node, config, prefix)
 
 
@@ -81,7 +104,9 @@ def read(node: Node, config: type[Config], prefix: str = "", changes: Iterable[P
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         name = prefix + field.name
         value = changed[name] if name in changed else node.get_parameter(name).value
-        values[field.name] = None if field.default is None and value == UNSET else value
+        if field.default is None and value == UNSET:
+            value = None
+        values[field.name] = tuple(value or ()) if field.default == () else value
     return config(**values)
 
 

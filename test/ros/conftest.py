@@ -86,9 +86,9 @@ class Audience:
         rclpy.shutdown()
 
     def listen(self, *topics: str) -> None:
-        """Subscribe."""
+        """Subscribe; of one of several cameras as CAMERA/TOPIC."""
         for topic in topics:
-            kind, qos = TOPICS[topic]
+            kind, qos = TOPICS[topic.rpartition("/")[2]]
             self.heard[topic] = []
             self.node.create_subscription(kind, full_name(topic), self.heard[topic].append, qos)
 
@@ -128,10 +128,13 @@ class Audience:
         self.send_until(message, lambda: bool(answers()), publisher)
         return answers()[0]
 
-    def diagnosed(self) -> dict[str, str]:
-        """The latest values on /diagnostics."""
-        reports = self.heard["diagnostics"]
-        return {entry.key: entry.value for entry in reports[-1].status[0].values} if reports else {}
+    def diagnosed(self, camera: str = "people") -> dict[str, str]:
+        """The latest values on /diagnostics, by default of the only camera."""
+        for report in self.heard["diagnostics"][-1:]:
+            for status in report.status:
+                if status.name.endswith(f"/metro: {camera}"):
+                    return {entry.key: entry.value for entry in status.values}
+        return {}
 
 
 class Stage(Audience):
@@ -173,8 +176,9 @@ class Stage(Audience):
 
     def calibrate(self, info: CameraInfo) -> None:
         """Send the calibration until the node has taken it, which only the node itself can tell."""
-        before = self.metro._camera_key
-        self.send_until(info, lambda: self.metro._camera_key != before, self.camera_info)
+        (feed,) = self.metro._feeds
+        before = feed._camera_key
+        self.send_until(info, lambda: feed._camera_key != before, self.camera_info)
 
 
 def full_name(topic: str) -> str:

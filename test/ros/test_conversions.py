@@ -77,6 +77,13 @@ def test_every_encoding_comes_out_as_bgr(encoding, padding):
     assert np.abs(image.astype(int) - expected).max() <= tolerance
 
 
+def test_the_pixels_of_a_bgr8_image_are_not_copied():
+    message = deserialize_message(serialize_message(image_message(PIXELS)), Image)
+    image = image_from_message(message)
+    message.data[0] ^= 255
+    assert image[0, 0, 0] == message.data[0]
+
+
 @pytest.mark.parametrize("encoding", ["mono16", "bgr16", "16UC1", "32FC1", "nv21", "", "BGR8"])
 def test_other_encodings_are_refused_by_name(encoding):
     message = image_message(PIXELS, encoding=encoding)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from typing import get_args
 
 import pytest
 import rclpy
@@ -13,6 +14,8 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, ListParameters, SetParameters
 from rclpy.parameter import Parameter
 from visualization_msgs.msg import Marker
+
+from metro_ros.core.engines import EngineName
 
 
 def call(s, kind, name, request):
@@ -42,6 +45,7 @@ def topics(s) -> set[str]:
     return {publisher.topic_name for publisher in s.metro.publishers}
 
 
+ENGINES = " or ".join(get_args(EngineName))
 OUTPUTS = {"/metro/people", "/metro/joints", "/metro/mesh", "/metro/topology", "/diagnostics"}
 
 
@@ -116,6 +120,8 @@ def test_a_parameter_changed_at_run_time_counts_from_the_next_frame_on(stage, ti
         ("engine", "onnxruntime", "clean up first"),
         ("bundle", "/tmp", "clean up first"),
         ("mirror", True, "clean up first"),
+        ("cameras", ["front"], "clean up first"),
+        ("cameras", [1, 2], ""),
         ("engine", 3, ""),
     ],
 )
@@ -157,7 +163,7 @@ def test_every_parameter_describes_itself(stage):
     assert (passes.from_value, passes.to_value) == (1, 10)
     (score,) = by_name["estimator.min_score"].floating_point_range
     assert (score.from_value, score.to_value) == (0.0, 1.0)
-    assert by_name["engine"].additional_constraints == "auto or openvino or onnxruntime"
+    assert by_name["engine"].additional_constraints == ENGINES
 
 
 def test_qos_is_overridable_and_the_mesh_queue_holds_two_per_person(stage):
@@ -184,7 +190,8 @@ def run_node(domain: int, *parameters: str) -> subprocess.Popen[str]:
         ("mirror:=true", "cannot be mirrored"),  # the built-in model is a body
         ("mesh_level:=-4", "out of range"),
         ("mesh_level:=many", "STRING"),
-        ("engine:=abacus", "auto or openvino or onnxruntime"),
+        ("cameras:=[front, front]", "each name once"),
+        ("engine:=abacus", ENGINES),
     ],
 )
 def test_a_bad_start_ends_with_one_line_and_2(parameter, word):

@@ -144,7 +144,7 @@ def test_only_what_is_heard_is_made(stage, monkeypatch, heard):
     made = []
     for topic, owner, name in (
         ("people", outputs, "people_to_message"),
-        ("joints", outputs, "joint_markers"),
+        ("joints", outputs.JointWriter, "write"),
         ("mesh", outputs.MeshWriter, "write"),
     ):
         original = getattr(owner, name)

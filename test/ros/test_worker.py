@@ -1,4 +1,4 @@
-"""The one-slot mailbox and the thread behind it."""
+"""The mailbox of newest items and the thread behind it."""
 
 import threading
 
@@ -11,48 +11,57 @@ PATIENCE_S = 20
 
 
 def test_the_newest_replaces_the_older_and_that_is_told():
-    box: Mailbox[int] = Mailbox()
-    assert [box.put(1), box.put(2), box.put(3)] == [False, True, True]
-    assert box.take() == 3
-    assert box.put(4) is False
-    assert box.take() == 4
+    box: Mailbox[str, int] = Mailbox()
+    assert [box.put("a", 1), box.put("a", 2), box.put("a", 3)] == [False, True, True]
+    assert box.take() == {"a": 3}
+    assert box.put("a", 4) is False
+    assert box.take() == {"a": 4}
+
+
+def test_no_sender_displaces_another_and_all_are_taken_at_once():
+    box: Mailbox[str, int] = Mailbox()
+    assert [box.put("b", 1), box.put("a", 2), box.put("b", 3)] == [False, False, True]
+    assert list(box.take().items()) == [("b", 3), ("a", 2)], "who has waited longest comes first"
+    assert box.put("a", 4) is False
 
 
 def test_take_waits_for_put():
-    box: Mailbox[str] = Mailbox()
-    taken: list[str | None] = []
+    box: Mailbox[str, str] = Mailbox()
+    taken: list[dict[str, str]] = []
     thread = threading.Thread(target=lambda: taken.append(box.take()))
     thread.start()
-    box.put("late")
+    box.put("a", "late")
     thread.join(PATIENCE_S)
-    assert taken == ["late"]
+    assert taken == [{"a": "late"}]
 
 
 def test_close_wakes_whoever_waits_and_forgets_the_rest():
-    box: Mailbox[str] = Mailbox()
-    taken: list[str | None] = []
+    box: Mailbox[str, str] = Mailbox()
+    taken: list[dict[str, str]] = []
     threads = [threading.Thread(target=lambda: taken.append(box.take())) for _ in range(3)]
     for thread in threads:
         thread.start()
     box.close()
     for thread in threads:
         thread.join(PATIENCE_S)
-    assert taken == [None, None, None]
-    assert box.put("too late") is True and box.take() is None
+    assert taken == [{}, {}, {}]
+    assert box.put("a", "too late") is True and box.take() == {}
 
 
 def test_under_many_writers_every_item_is_taken_or_dropped_once_and_in_order():
-    box: Mailbox[tuple[int, int]] = Mailbox()
-    writers, each, last = 8, 2000, (-1, 0)
+    box: Mailbox[int, tuple[int, int]] = Mailbox()
+    writers, each, last = 8, 2000, -1
     dropped, taken = [0] * writers, []
 
     def write(writer: int) -> None:
         for number in range(each):
-            dropped[writer] += box.put((writer, number))
+            sender = writer // 2  # two threads a sender
+            dropped[writer] += box.put(sender, (writer, number))
 
     def read() -> None:
-        while (item := box.take()) not in (None, last):
-            taken.append(item)
+        while last not in (items := box.take()):
+            taken.extend(items.values())
+        taken.extend(item for sender, item in items.items() if sender != last)
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -61,10 +70,10 @@ def test_under_many_writers_every_item_is_taken_or_dropped_once_and_in_order():
         thread.start()
     for thread in threads:
         thread.join(PATIENCE_S)
-    dropped_at_last = box.put(last)
+    box.put(last, (last, 0))
     reader.join(PATIENCE_S)
     assert not reader.is_alive()
-    assert len(taken) + sum(dropped) + dropped_at_last == writers * each
+    assert len(taken) + sum(dropped) == writers * each
     for writer in range(writers):
         numbers = [number for who, number in taken if who == writer]
         assert numbers == sorted(set(numbers)), "an item came twice or out of order"
@@ -74,31 +83,32 @@ def test_the_worker_handles_only_the_newest_of_what_came_meanwhile():
     started, go_on, handled = threading.Event(), threading.Event(), []
     done = threading.Event()
 
-    def handle(item: int) -> None:
+    def handle(items: dict[str, int]) -> None:
         started.set()
         assert go_on.wait(PATIENCE_S)
-        handled.append(item)
-        if item == 9:
+        handled.append(items)
+        if "a" in items and items["a"] == 9:
             done.set()
 
     worker = Worker(handle, pytest.fail)
-    assert worker.put(0) is False
+    assert worker.put("a", 0) is False
     assert started.wait(PATIENCE_S)
-    assert [worker.put(item) for item in range(1, 10)] == [False] + [True] * 8
+    assert worker.put("b", 5) is False
+    assert [worker.put("a", item) for item in range(1, 10)] == [False] + [True] * 8
     go_on.set()
     assert done.wait(PATIENCE_S)
     worker.stop()
-    assert handled == [0, 9]
+    assert handled == [{"a": 0}, {"b": 5, "a": 9}]
 
 
 def test_the_worker_survives_what_goes_wrong_and_says_so():
     failures, handled = [], []
     failed, done = threading.Event(), threading.Event()
 
-    def handle(item: str) -> None:
-        if item == "bad":
-            raise ValueError(item)
-        handled.append(item)
+    def handle(items: dict[str, str]) -> None:
+        if items["a"] == "bad":
+            raise ValueError(items["a"])
+        handled.append(items["a"])
         done.set()
 
     def remember(error: Exception) -> None:
@@ -106,25 +116,25 @@ def test_the_worker_survives_what_goes_wrong_and_says_so():
         failed.set()
 
     worker = Worker(handle, remember)
-    worker.put("bad")
+    worker.put("a", "bad")
     assert failed.wait(PATIENCE_S)
-    worker.put("good")
+    worker.put("a", "good")
     assert done.wait(PATIENCE_S)
     worker.stop()
     assert handled == ["good"]
     assert [str(error) for error in failures] == ["bad"]
 
 
-def test_stop_waits_for_the_item_at_hand():
+def test_stop_waits_for_the_items_at_hand():
     started, go_on, finished = threading.Event(), threading.Event(), []
 
-    def handle(item: int) -> None:
+    def handle(items: dict[str, int]) -> None:
         started.set()
         assert go_on.wait(PATIENCE_S)
-        finished.append(item)
+        finished.append(items["a"])
 
     worker = Worker(handle, pytest.fail)
-    worker.put(1)
+    worker.put("a", 1)
     assert started.wait(PATIENCE_S)
     stopper = threading.Thread(target=worker.stop)
     stopper.start()
