@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from metro_ros.core.crop import Box, crop_image
 from metro_ros.core.engines import Engine, Output
+from metro_ros.core.engines.base import concatenate
 
 T = TypeVar("T")
 
@@ -96,12 +97,4 @@ def _joined(parts: list[Output | Exception]) -> Output | Exception:
     outputs = [part for part in parts if not isinstance(part, Exception)]
     if len(outputs) < len(parts):
         return next(part for part in parts if isinstance(part, Exception))
-    if len(outputs) == 1:
-        return outputs[0]
-    joints, vertices, camera, confidence = zip(*outputs, strict=True)
-    return Output(
-        np.concatenate(joints),
-        np.concatenate(vertices),
-        np.concatenate(camera),
-        None if confidence[0] is None else np.concatenate(confidence),
-    )
+    return outputs[0] if len(outputs) == 1 else concatenate(outputs)

@@ -1,6 +1,7 @@
 """What every inference engine is: crops in, joints, vertices and camera out, checked on both sides."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -25,6 +26,17 @@ class Output(NamedTuple):
     """(N, 3): s, tx, ty of the weak perspective into the crop, u = s·(x + tx)"""
     confidence: npt.NDArray[np.float32] | None
     """(N, J) in [0, 1], where the model has it"""
+
+
+def concatenate(outputs: Sequence[Output]) -> Output:
+    """The answers of several calls, one or more, as one of a single call."""
+    joints, vertices, camera, confidence = zip(*outputs, strict=True)
+    return Output(
+        np.concatenate(joints),
+        np.concatenate(vertices),
+        np.concatenate(camera),
+        None if confidence[0] is None else np.concatenate(confidence),
+    )
 
 
 class Engine(ABC):

@@ -10,7 +10,15 @@ import numpy.typing as npt
 
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.engines import cache, machine
-from metro_ros.core.engines.base import CONFIDENCE_NAME, OUTPUT_NAMES, Engine, Output, Precision, missing_output
+from metro_ros.core.engines.base import (
+    CONFIDENCE_NAME,
+    OUTPUT_NAMES,
+    Engine,
+    Output,
+    Precision,
+    concatenate,
+    missing_output,
+)
 from metro_ros.core.errors import EngineError, one_line
 
 NAME = "openvino"
@@ -113,7 +121,7 @@ class OpenVinoEngine(Engine):
     def _run(self, crops: npt.NDArray[np.uint8]) -> Output:
         # A quantised network of any batch size crashes in some releases on processors with AMX: one crop at a time.
         if self.precision == "int8" and len(crops) > 1:
-            return _stack([self._run(crops[index : index + 1]) for index in range(len(crops))])
+            return concatenate([self._run(crops[index : index + 1]) for index in range(len(crops))])
         request = self._request(single=len(crops) == 1)
         try:
             request.infer([crops], share_inputs=True)
@@ -125,14 +133,3 @@ class OpenVinoEngine(Engine):
 
     def close(self) -> None:
         self._requests.clear()
-
-
-def _stack(outputs: list[Output]) -> Output:
-    """The outputs of several calls as one of a single call."""
-    joints, vertices, camera, confidence = zip(*outputs, strict=True)
-    return Output(
-        np.concatenate(joints),
-        np.concatenate(vertices),
-        np.concatenate(camera),
-        None if confidence[0] is None else np.concatenate(confidence),
-    )
