@@ -2,7 +2,8 @@
 
 python -m training.variants BUNDLE [--precision bf16 fp16 int8] [--crops FOLDER]
 
-bf16 and fp16 are written by training.typed_graph, int8 by training.quantise. Of each kind the fastest candidate is
+bf16 and fp16 are written by training.typed_graph, int8 by training.quantise. What is off on the average of some crops
+is taken off the outputs by a constant, and the error measured on others. Of each kind the fastest candidate is
 taken whose vertices are off by no more than TARGET_MM in the mean, else the closest; none is written whose vertices are
 off by more than MAX_VARIANT_MM. The error is the distance to the fp32 network's answers for crops of people.
 """
@@ -10,8 +11,9 @@ off by more than MAX_VARIANT_MM. The error is the distance to the fp32 network's
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from onnx import helper, numpy_helper
 
 from metro_ros.core.bundle import Bundle, add_variant, load_bundle
 from metro_ros.core.errors import MetroError
@@ -31,6 +34,9 @@ TARGET_MM = 1.0
 """What `auto` still takes: see metro_ros.core.engines."""
 WIDE_CONVOLUTIONS = {"bf16": (1, 2, 5), "fp16": (0, 1, 2), "int8": (1, 3, 8)}
 """How many of the first convolutions stay fp32, the fastest first."""
+
+
+CORRECTED = ("joints", "vertices", "camera")
 
 
 class VariantError(MetroError):
@@ -58,7 +64,7 @@ def make_variant(bundle: Bundle, precision: str, crops: npt.NDArray[np.uint8]) -
 
     Args:
         precision: bf16, fp16 or int8.
-        crops: (N, S, S, 3) uint8 RGB of people. int8 is calibrated with every other one and measured with the rest.
+        crops: (N, S, S, 3) uint8 RGB of people, two or more. Every other one is calibrated with, the rest measured with.
 
     Returns:
         The bundle with it, and its errors.
@@ -105,16 +111,34 @@ def answers(model: onnx.ModelProto | Path, crops: npt.NDArray[np.uint8]) -> dict
     return {name: np.concatenate(columns) for name, columns in zip(names, zip(*rows, strict=True), strict=True)}
 
 
+def subtract(model: onnx.ModelProto, constants: Mapping[str, npt.NDArray[np.float32]]) -> onnx.ModelProto:
+    """The model with constants, one row each, taken off its outputs of those names."""
+    result = copy.deepcopy(model)
+    for name, constant in constants.items():
+        before = f"{name}.biased"
+        for node in result.graph.node:
+            for names in (node.input, node.output):
+                for place, one in enumerate(names):
+                    if one == name:
+                        names[place] = before
+        result.graph.initializer.append(numpy_helper.from_array(constant[None], f"{name}.bias"))
+        result.graph.node.append(helper.make_node("Sub", [before, f"{name}.bias"], [name], name=f"{name}.unbiased"))
+    return result
+
+
 def _candidates(model: onnx.ModelProto, precision: str, crops: npt.NDArray[np.uint8]) -> Iterator[Candidate]:
-    calibration, held_out = (crops[::2], crops[1::2]) if precision == "int8" else (crops[:0], crops)
-    expected = answers(model, held_out)
+    calibration, held_out = crops[::2], crops[1::2]
+    expected, expected_in_calibration = answers(model, held_out), answers(model, calibration)
     for wide in WIDE_CONVOLUTIONS[precision]:
         if precision == "int8":
             made = computed = quantise(model, calibration, wide)
         else:
             made = narrow(model, narrow_nodes(model, wide), precision)  # type: ignore[arg-type]
             computed = rounded(made, precision)  # type: ignore[arg-type]
-        yield Candidate(wide, made.SerializeToString(), compare(expected, answers(computed, held_out)))
+        in_calibration, got = answers(computed, calibration), answers(computed, held_out)
+        bias = {name: (in_calibration[name] - expected_in_calibration[name]).mean(axis=0) for name in CORRECTED}
+        got |= {name: got[name] - bias[name] for name in CORRECTED}
+        yield Candidate(wide, subtract(made, bias).SerializeToString(), compare(expected, got))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -160,6 +160,23 @@ def test_a_variant_gets_into_the_bundle_with_its_error(
     assert onnx.load(made.model_file("bf16")).opset_import[0].version == 22
 
 
+def test_what_a_variant_is_off_on_the_average_is_taken_off(
+    bundle: Bundle,
+) -> None:
+    crops = crops_for(bundle)
+    expected = answers(bundle.model_path, crops)
+    for candidate in variants._candidates(onnx.load(bundle.model_path), "bf16", crops):
+        made = onnx.load_from_string(candidate.model)
+        onnx.checker.check_model(made, full_check=True)
+        got = answers(rounded(made, "bf16"), crops)
+        for name in variants.CORRECTED:
+            error = got[name] - expected[name]
+            np.testing.assert_allclose(error[::2].mean(axis=0), 0, atol=1e-6)
+            assert np.abs(error).max() > 1e-5
+        held_out = compare({k: v[1::2] for k, v in expected.items()}, {k: v[1::2] for k, v in got.items()})
+        assert candidate.errors == pytest.approx(held_out, rel=1e-3)
+
+
 def test_what_is_too_far_off_is_not_offered(
     bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
