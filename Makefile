@@ -12,8 +12,8 @@ ENV := . scripts/env.sh
 demo: $(BUILT)  ## play a clip through the node over real ROS 2; results in demo_output/
 	@$(ENV) && python -m metro_ros.cli demo
 
-bench: $(DEV) $(BUILT)  ## milliseconds of every stage, engine and precision
-	@$(ENV) && python -m benchmarks
+bench: $(DEV) $(BUILT)  ## engines, the node, memory: bench_output/; BENCH="--quick --only node" chooses
+	@$(ENV) && python -m benchmarks $(BENCH)
 
 test: $(DEV) $(BUILT)  ## all tests; PYTEST="-k name" chooses
 	@$(ENV) && python -m pytest $(PYTEST)
@@ -26,7 +26,7 @@ venv: $(DEV) $(BUILT)  ## the full development environment, with torch
 build: $(BUILT)  ## messages and package, into install/
 
 clean:
-	rm -rf .venv build install log demo_output *.egg-info
+	rm -rf .venv build install log demo_output bench_output *.egg-info
 
 $(RUN): requirements/run.txt requirements/ros.txt | scripts/venv.py
 	$(PYTHON) scripts/venv.py run

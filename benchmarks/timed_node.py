@@ -1,0 +1,71 @@
+"""`python -m benchmarks.timed_node REPORT.json ROS-ARGUMENTS…`: the node itself, with a watch on it.
+
+At its end it writes, for each frame: milliseconds from arrival to publication, those of them in the engine, and the
+memory that it held.
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.memory import resident_mb
+from metro_ros.core.engines import Engine, Output
+from metro_ros.ros import feed, node
+
+EVERY = 100
+"""Frames between two looks at the memory."""
+
+
+class Watch:
+    """Lists that grow by one a frame."""
+
+    def __init__(self) -> None:
+        self.frame_ms: list[float] = []
+        self.engine_ms: list[float] = []
+        self.rss_mb: list[tuple[int, float]] = []
+        self._in_engine_ms = 0.0
+
+    def open_engine(self, *arguments: Any) -> Engine:
+        """The node's engine, each call of it timed."""
+        engine = open_engine(*arguments)
+        infer = engine.infer
+
+        def timed(crops: Any) -> Output:
+            began = time.perf_counter()
+            try:
+                return infer(crops)
+            finally:
+                self._in_engine_ms += 1e3 * (time.perf_counter() - began)
+
+        engine.infer = timed  # type: ignore[method-assign]
+        return engine
+
+    def add_latency(self, statistics: feed.Statistics, latency_ms: float) -> None:
+        """Note a frame that the node has just published."""
+        add_latency(statistics, latency_ms)
+        self.frame_ms.append(latency_ms)
+        self.engine_ms.append(self._in_engine_ms)
+        self._in_engine_ms = 0.0
+        if len(self.frame_ms) % EVERY == 1:
+            self.rss_mb.append((len(self.frame_ms), resident_mb()))
+
+
+open_engine, add_latency = node.open_engine, feed.Statistics.add_latency
+
+
+def main() -> int:
+    """Run the node until it is interrupted; returns its exit code."""
+    report, watch = Path(sys.argv[1]), Watch()
+    node.open_engine = watch.open_engine
+    feed.Statistics.add_latency = lambda self, latency_ms: watch.add_latency(self, latency_ms)  # type: ignore
+    code = node.main(sys.argv[2:])
+    report.write_text(
+        json.dumps({"frame_ms": watch.frame_ms, "engine_ms": watch.engine_ms, "rss_mb": watch.rss_mb}), encoding="utf-8"
+    )
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
