@@ -60,9 +60,9 @@ class Sections:
 
     def node(self) -> dict[str, Any]:
         """The node end to end, at a camera's rate and flooded."""
-        frames = 150 if self._quick else 600
+        seconds = 5 if self._quick else 20
         return {
-            f"{width}x{height}{', flooded' * (rate == FLOOD)}": self._node(width, height, rate, frames)
+            f"{width}x{height}{', flooded' * (rate == FLOOD)}": self._node(width, height, rate, rate * seconds)
             for width, height in SIZES
             for rate in (30, FLOOD)
         }

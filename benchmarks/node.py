@@ -75,7 +75,7 @@ def bench_node(width: int, height: int, rate: int, frames: int, folder: Path) ->
     p50, p99 = percentiles([latency_ms for _, latency_ms in counted], 50, 99)
     frame_ms, engine_ms = (np.array(watched[key][WARM:]) for key in ("frame_ms", "engine_ms"))
     memory = [(frame, mb) for frame, mb in watched["rss_mb"] if frame > WARM]
-    steady = memory[len(memory) // 10 :]
+    steady = memory[len(memory) // 10 :]  # buffers grow at first
     return {
         "width": width,
         "height": height,

@@ -14,7 +14,7 @@ from benchmarks.memory import resident_mb
 from metro_ros.core.engines import Engine, Output
 from metro_ros.ros import feed, node
 
-EVERY = 100
+EVERY = 25
 """Frames between two looks at the memory."""
 
 

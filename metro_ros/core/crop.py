@@ -118,6 +118,8 @@ def _averaged_blocks(
     top, bottom = max(0, math.floor(box.cy - margin)), min(height, math.ceil(box.cy + margin) + 1)
     if left >= right or top >= bottom:
         return np.empty((0, 0, 3), np.uint8), (0.0, 0.0)
+    right = min(width, right + (left - right) % block)  # whole blocks, where the image has them
+    bottom = min(height, bottom + (top - bottom) % block)
     part = image[top:bottom, left:right]
     if block > 1:
         missing_rows, missing_columns = -part.shape[0] % block, -part.shape[1] % block
