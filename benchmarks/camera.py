@@ -1,10 +1,12 @@
-"""`python -m benchmarks.camera WIDTH HEIGHT RATE FRAMES`: a camera that costs next to nothing.
+"""`python -m benchmarks.camera WIDTH HEIGHT RATE FRAMES HEARD`: a camera that costs next to nothing.
 
 It plays images of the demo clip to and fro, scaled, serialised beforehand; only the stamp is written anew.
+It begins once the file HEARD is there, which says that an answer to its first images has arrived.
 """
 
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -41,9 +43,16 @@ def image_message(image: np.ndarray) -> Image:
     return message
 
 
+def stamped(message: bytearray) -> bytes:
+    """A serialised message with a header, stamped now."""
+    STAMP.pack_into(message, STAMP_OFFSET, *divmod(time.time_ns(), 10**9))
+    return bytes(message)
+
+
 def main() -> int:
-    """Publish so many images at a steady rate once the node listens."""
+    """Publish images until somebody has heard an answer, print the time, then publish so many at a steady rate."""
     width, height, rate, frames = (int(argument) for argument in sys.argv[1:5])
+    heard = Path(sys.argv[5])
     messages = [bytearray(serialize_message(image_message(image))) for image in scaled_frames(width, height)]
     info = CameraInfo(header=Header(frame_id="camera"), width=width, height=height, distortion_model="plumb_bob")
     info.k, info.d = scaled_matrix(width, height).ravel().tolist(), [0.0] * 5
@@ -52,15 +61,17 @@ def main() -> int:
     qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
     images, infos = node.create_publisher(Image, "image", qos), node.create_publisher(CameraInfo, "camera_info", qos)
     try:
-        while not (images.get_subscription_count() and infos.get_subscription_count()):
-            rclpy.spin_once(node, timeout_sec=0.05)
-        infos.publish(info)
-        due = time.monotonic() + 0.5
+        while not heard.exists():  # nobody hears another at once
+            rclpy.spin_once(node, timeout_sec=0.1)
+            if images.get_subscription_count() and infos.get_subscription_count():
+                infos.publish(info)
+                images.publish(stamped(messages[0]))
+        time.sleep(0.5)
+        print(time.time_ns(), flush=True)
+        due = time.monotonic()
         for index in range(frames):
-            message = messages[index % len(messages)]
             time.sleep(max(0.0, due - time.monotonic()))
-            STAMP.pack_into(message, STAMP_OFFSET, *divmod(time.time_ns(), 10**9))
-            images.publish(bytes(message))
+            images.publish(stamped(messages[index % len(messages)]))
             due += 1 / rate
         time.sleep(1.0)
     except (KeyboardInterrupt, ExternalShutdownException):

@@ -14,10 +14,10 @@ from metro_ros.cli.children import Child
 from metro_ros.cli.recorder import STAMP, STAMP_OFFSET
 from metro_ros.core.errors import MetroError
 
-START_S, SILENCE_S = 120.0, 3.0
+START_S, SILENCE_S = 120.0, 1.5
 """How long the node may take to come up, and how long a silence means the end."""
-WARM = 30
-"""Frames that are not counted: the search for the person, and a cold cache."""
+WARM, SETTLED = 30, 1000
+"""Frames after which times count (the person is found, caches are warm), and those after which memory should be flat."""
 ROS = {"ROS_DOMAIN_ID": str(random.randint(1, 100)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 SHARED_MEMORY = Path(__file__).resolve().parents[1] / "config" / "fastdds_shm.xml"
 
@@ -37,13 +37,16 @@ def bench_node(width: int, height: int, rate: int, frames: int, folder: Path) ->
     from visualization_msgs.msg import Marker, MarkerArray
 
     folder.mkdir(parents=True, exist_ok=True)
-    report = folder / "node.json"
-    arrivals: list[tuple[float, float]] = []  # when, and how long after the stamp; seconds, milliseconds
+    report, heard = folder / "node.json", folder / "heard"
+    heard.unlink(missing_ok=True)
+    arrivals: list[tuple[int, int]] = []  # when, and when the image was taken; nanoseconds
 
     def on_people(data: bytes) -> None:
         now_ns = time.time_ns()
         seconds, nanoseconds = STAMP.unpack_from(data, STAMP_OFFSET)
-        arrivals.append((now_ns / 1e9, (now_ns - seconds * 10**9 - nanoseconds) / 1e6))
+        if not arrivals:
+            heard.touch()
+        arrivals.append((now_ns, seconds * 10**9 + nanoseconds))
 
     reliable_images = "qos_overrides./image.subscription.reliability:=reliable"
     rclpy.init()
@@ -54,13 +57,13 @@ def bench_node(width: int, height: int, rate: int, frames: int, folder: Path) ->
         for kind, topic in ((MarkerArray, "/metro/joints"), (Marker, "/metro/mesh")):
             listener.create_subscription(kind, topic, lambda data: None, qos, raw=True)
         arguments = [str(report), "--ros-args", "-p", reliable_images]
-        played = [str(number) for number in (width, height, rate, frames)]
+        played = [*(str(number) for number in (width, height, rate, frames)), str(heard)]
         with (
             Child("node", "benchmarks.timed_node", arguments, folder / "node.log", environment) as node,
             Child("camera", "benchmarks.camera", played, folder / "camera.log", environment) as camera,
         ):
             deadline = time.monotonic() + START_S
-            while camera.running or not arrivals or time.time() - arrivals[-1][0] < SILENCE_S / 2:
+            while camera.running or not arrivals or time.time_ns() - arrivals[-1][0] < 1e9 * SILENCE_S:
                 rclpy.spin_once(listener, timeout_sec=0.1)
                 node.check()
                 camera.check()
@@ -71,24 +74,29 @@ def bench_node(width: int, height: int, rate: int, frames: int, folder: Path) ->
     finally:
         rclpy.try_shutdown()
     watched = json.loads(report.read_text(encoding="utf-8"))
-    counted = arrivals[WARM:]
-    p50, p99 = percentiles([latency_ms for _, latency_ms in counted], 50, 99)
+    began_ns = int((folder / "camera.log").read_text(encoding="utf-8").split()[0])
+    answered = [(now_ns, stamp_ns) for now_ns, stamp_ns in arrivals if stamp_ns >= began_ns]
+    counted = answered[WARM:]
+    if len(counted) < 2:
+        expected = f"more than {WARM + 1} of {frames} frames answered"
+        raise MetroError("the node's run is too short", expected=expected, got=len(answered), remedy=f"see {folder}")
+    p50, p99 = percentiles([(now_ns - stamp_ns) / 1e6 for now_ns, stamp_ns in counted], 50, 99)
     frame_ms, engine_ms = (np.array(watched[key][WARM:]) for key in ("frame_ms", "engine_ms"))
     memory = [(frame, mb) for frame, mb in watched["rss_mb"] if frame > WARM]
-    steady = memory[len(memory) // 10 :]  # buffers grow at first
+    steady = [(frame, mb) for frame, mb in memory if frame > SETTLED]
     return {
         "width": width,
         "height": height,
         "offered_per_s": rate,
         "frames_in": frames,
-        "frames_out": len(arrivals),
-        "people_per_s": (len(counted) - 1) / (counted[-1][0] - counted[0][0]),
+        "frames_out": len(answered),
+        "people_per_s": 1e9 * (len(counted) - 1) / (counted[-1][0] - counted[0][0]),
         "latency_ms_p50": p50,
         "latency_ms_p99": p99,
         "node_ms": float(np.median(frame_ms)),
         "engine_ms": float(np.median(engine_ms)),
         "share_outside_engine": float(np.median(1 - engine_ms / frame_ms)),
         "rss_mb": max(mb for _, mb in memory),
-        "rss_growth_mb": 1e4 * slope(*zip(*steady, strict=True)) if len(steady) > 2 else None,
+        "rss_growth_mb": 1e4 * slope(*zip(*steady, strict=True)) if len(steady) > 1 else None,
         "rss_mb_by_frame": memory,
     }

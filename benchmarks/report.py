@@ -66,8 +66,12 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     panels = [name for name in ("paper", "default", "growth", "stages", "soak") if name in report]
     if not panels:
         return
-    figure, axes = plt.subplots(1, len(panels), figsize=(5.2 * len(panels), 4.2), squeeze=False)
-    for axis, name in zip(axes[0], panels, strict=True):
+    columns = min(len(panels), COLUMNS)
+    rows = -(-len(panels) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(5.6 * columns, 3.8 * rows), squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
+    for axis, name in zip(axes.flat, panels, strict=False):
         DRAWN[name](axis, report[name], name)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
@@ -115,9 +119,10 @@ def _draw_stages(axis: Axes, sizes: Mapping[str, Mapping[str, float]], name: str
 def _draw_soak(axis: Axes, soak: Mapping[str, Any], name: str) -> None:
     frames, megabytes = zip(*soak["rss_mb_by_frame"], strict=True)
     axis.plot(frames, megabytes, color=BLUE)
-    axis.set(xlabel="frames", ylabel="MB", ylim=0, title="the node's resident memory")
+    axis.set(xlabel="frames", ylabel="MB", ylim=(0, 1.3 * max(megabytes)), title="the node's resident memory")
 
 
+COLUMNS = 3
 DRAWN = {
     "paper": _draw_engines,
     "default": _draw_engines,

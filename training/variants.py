@@ -64,7 +64,7 @@ def make_variant(bundle: Bundle, precision: str, crops: npt.NDArray[np.uint8]) -
 
     Args:
         precision: bf16, fp16 or int8.
-        crops: (N, S, S, 3) uint8 RGB of people, two or more. Every other one is calibrated with, the rest measured with.
+        crops: (N, S, S, 3) uint8 RGB of people, two or more: every other one to calibrate with, the rest to measure.
 
     Returns:
         The bundle with it, and its errors.
