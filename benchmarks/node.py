@@ -17,7 +17,7 @@ from metro_ros.core.errors import MetroError
 START_S, SILENCE_S = 120.0, 1.5
 """How long the node may take to come up, and how long a silence means the end."""
 WARM, SETTLED = 30, 1000
-"""Frames after which times count (the person is found, caches are warm), and those after which memory should be flat."""
+"""Frames after which times count (the person is found, caches are warm), and after which memory should be flat."""
 ROS = {"ROS_DOMAIN_ID": str(random.randint(1, 100)), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 SHARED_MEMORY = Path(__file__).resolve().parents[1] / "config" / "fastdds_shm.xml"
 

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from builtin_interfaces.msg import Duration, Time
@@ -76,7 +77,7 @@ def bench_growth() -> dict[str, Any]:
         send.meshes(people)
 
     crowds = {count: [Estimator(bundle, engine, ids=ids) for _ in range(count)] for count in PEOPLE}
-    times = take_turns({str(count): lambda crowd=crowd: frame(crowd) for count, crowd in crowds.items()}, ROUNDS)
+    times = take_turns({str(count): partial(frame, crowd) for count, crowd in crowds.items()}, ROUNDS)
     engine.close()
     return {
         "ms": {count: times.median_ms(str(count)) for count in PEOPLE},

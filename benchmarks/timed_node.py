@@ -58,7 +58,7 @@ open_engine, add_latency = node.open_engine, feed.Statistics.add_latency
 def main() -> int:
     """Run the node until it is interrupted; returns its exit code."""
     report, watch = Path(sys.argv[1]), Watch()
-    node.open_engine = watch.open_engine
+    node.open_engine = watch.open_engine  # type: ignore[assignment]
     feed.Statistics.add_latency = lambda self, latency_ms: watch.add_latency(self, latency_ms)  # type: ignore
     code = node.main(sys.argv[2:])
     report.write_text(
