@@ -36,17 +36,18 @@ def bench_engines(name: str, quick: bool) -> dict[str, Any]:
             rows[one] = {"problem": contender.problem} if contender.infer is None else {"ms": {}, "ratio": {}}
             if contender.infer is not None:
                 ready[one] = contender
-        _errors(network, ready, rows)
+        crops = person_crops_of(network.bundle.manifest.crop.size, MEASURED)
+        expected = _answer(network, crops)
+        _errors(network, ready, rows, crops, expected)
         for batch in batches:
-            crops = np.repeat(person_crops_of(network.bundle.manifest.crop.size, 1), batch, axis=0)
-            work = {one: _call(contender, crops) for one, contender in ready.items()}
+            repeated = np.repeat(crops[:1], batch, axis=0)
+            work = {one: _call(contender, repeated) for one, contender in ready.items()}
             times = take_turns(work, 5 if quick else ROUNDS, LIMIT_S)
             for one in ready:
                 rows[one]["ms"][batch] = times.median_ms(one)
                 rows[one]["ratio"][batch] = times.ratio(EAGER, one)
     for one in ready:
-        rows[one] |= _memory(name, one, max(batches))
-    expected = _answer(network, person_crops_of(network.bundle.manifest.crop.size, MEASURED))
+        rows[one] |= _memory(network, one, max(batches))
     return {
         "gmac": count_gmac(network.bundle),
         "spread_mm": spread_mm(expected),
@@ -65,10 +66,14 @@ def _call(contender: Contender, crops: npt.NDArray[np.uint8]) -> Any:
     return lambda: contender.infer and contender.infer(crops)
 
 
-def _errors(network: Network, ready: dict[str, Contender], rows: dict[str, dict[str, Any]]) -> None:
-    """Mean distance of vertices to eager's answers; to the exact engine's where eager has other weights."""
-    crops = person_crops_of(network.bundle.manifest.crop.size, MEASURED)
-    expected = _answer(network, crops)
+def _errors(
+    network: Network,
+    ready: dict[str, Contender],
+    rows: dict[str, dict[str, Any]],
+    crops: npt.NDArray[np.uint8],
+    expected: npt.NDArray[np.float32],
+) -> None:
+    """Add the mean distance of vertices to `expected`; who fails is taken out of `ready`."""
     for one, contender in list(ready.items()):
         if contender.infer is None or (one.startswith("torch") and not network.same_weights):
             continue
@@ -82,15 +87,16 @@ def _errors(network: Network, ready: dict[str, Contender], rows: dict[str, dict[
 
 
 def _answer(network: Network, crops: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Vertices by eager torch; by the exact engine where eager has other weights."""
     with opened(network, EAGER if network.same_weights else EXACT) as exact:
         if exact.infer is None:
             raise SystemExit(f"bench: {exact.problem}")
         return np.concatenate([exact.infer(crop[None]).vertices for crop in crops])
 
 
-def _memory(network: str, contender: str, batch: int) -> dict[str, float]:
+def _memory(network: Network, contender: str, batch: int) -> dict[str, float]:
     """Megabytes that a process takes which does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.memory", network, contender, str(batch)]
+    command = [sys.executable, "-m", "benchmarks.memory", network.name, str(network.bundle.path), contender, str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"bench: {' '.join(command[2:])} failed: {done.stderr.strip().splitlines()[-1:]}")

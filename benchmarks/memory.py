@@ -1,4 +1,4 @@
-"""`python -m benchmarks.memory NETWORK CONTENDER BATCH`: run one contender, print what the process holds, as JSON."""
+"""`python -m benchmarks.memory NETWORK BUNDLE CONTENDER BATCH`: run one contender, print what the process holds."""
 
 import json
 import sys
@@ -17,26 +17,47 @@ def resident_mb() -> float:
 
 def main() -> int:
     """Command line."""
-    network_name, contender_name, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    from benchmarks.contenders import load_network, opened
-    from benchmarks.crops import person_crops_of
-
-    network = load_network(network_name)
-    if not contender_name.startswith("torch"):
-        network.metro.to("meta")  # it is not what is measured
-    with opened(network, contender_name) as contender:
-        if contender.infer is None:
-            print(contender.problem, file=sys.stderr)
-            return 1
-        crops = person_crops_of(network.bundle.manifest.crop.size, 1)
-        for count in (1, batch):
-            contender.infer(np.repeat(crops, count, axis=0))
-        figures = {"rss_mb": resident_mb()}
-        gpu_mb = _gpu_mb()
-        if gpu_mb is not None:
-            figures["gpu_mb"] = gpu_mb
-        print(json.dumps(figures))
+    network, bundle, contender, batch = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+    if contender.startswith("torch"):
+        held: object = _run_torch(network, contender, batch)
+    else:
+        name, precision = contender.split()
+        held = _run_engine(bundle, name, precision, batch)
+    figures = {"rss_mb": resident_mb()}
+    gpu_mb = _gpu_mb()
+    if gpu_mb is not None:
+        figures["gpu_mb"] = gpu_mb
+    del held
+    print(json.dumps(figures))
     return 0
+
+
+def _run_torch(network: str, contender: str, batch: int) -> object:
+    from benchmarks.contenders import load_network, opened
+
+    loaded = load_network(network)
+    with opened(loaded, contender) as opened_contender:
+        if opened_contender.infer is None:
+            raise SystemExit(f"bench: {opened_contender.problem}")
+        for crops in _crops(loaded.bundle.manifest.crop.size, batch):
+            opened_contender.infer(crops)
+        return loaded, opened_contender
+
+
+def _run_engine(path: Path, name: str, precision: str, batch: int) -> object:
+    """Without torch, which would count."""
+    from metro_ros.core.bundle import load_bundle
+    from metro_ros.core.engines import open_engine
+
+    bundle = load_bundle(path)
+    engine = open_engine(bundle, name, precision)  # type: ignore[arg-type]
+    for crops in _crops(bundle.manifest.crop.size, batch):
+        engine.infer(crops)
+    return engine
+
+
+def _crops(size: int, batch: int) -> list[np.ndarray]:
+    return [np.full((count, size, size, 3), 127, np.uint8) for count in (1, batch)]
 
 
 def _gpu_mb() -> float | None:
