@@ -21,7 +21,6 @@ from training.build import build, default
 from training.network import Metro
 from training.normalize import Normalize
 
-NETWORKS = ("paper", "default")
 EAGER = "torch eager fp32"
 EXACT = "onnxruntime fp32"
 
@@ -44,11 +43,10 @@ class Network(NamedTuple):
     same_weights: bool
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Contender:
     """An opened way to run the network, or why there is none."""
 
-    name: str
     infer: Infer | None = None
     problem: str = ""
 
@@ -76,21 +74,21 @@ def opened(network: Network, name: str) -> Iterator[Contender]:
     """One contender of `names_of`; it gives its memory back at the end of the block."""
     kind, _, precision = name.partition(" ")
     if kind == "torch":
-        yield Contender(name, _torch(network.metro, name))
+        yield Contender(_torch(network.metro, name))
         return
     if not precision:
-        yield Contender(name, problem=next(info.problem or "" for info in available_engines() if info.name == kind))
+        yield Contender(problem=next(info.problem or "" for info in available_engines() if info.name == kind))
         return
     if why := refused(network.bundle).get(precision):
-        yield Contender(name, problem=why)
+        yield Contender(problem=why)
         return
     try:
         engine = open_engine(network.bundle, kind, precision)  # type: ignore[arg-type]
     except EngineError as error:
-        yield Contender(name, problem=str(error))
+        yield Contender(problem=str(error))
         return
     try:
-        yield Contender(name, engine.infer)
+        yield Contender(engine.infer)
     finally:
         engine.close()
 

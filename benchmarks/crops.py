@@ -22,15 +22,16 @@ def demo_frames(count: int = 60) -> tuple[npt.NDArray[np.uint8], ...]:
     return tuple(image for image, _ in zip(demo_clip().frames(), range(count), strict=False))
 
 
-def person_crops_of(size: int, count: int) -> npt.NDArray[np.uint8]:
-    """(count, size, size, 3) uint8 RGB from all over the clip."""
+def variant_crops(size: int, count: int) -> npt.NDArray[np.uint8]:
+    """(count, size, size, 3) uint8 RGB from all over the clip, to make variants with: those they calibrate are even."""
     crops = _crops(size)
+    return crops[:: len(crops) // count][:count]
+
+
+def measured_crops(size: int, count: int) -> npt.NDArray[np.uint8]:
+    """(count, size, size, 3) uint8 RGB from all over the clip, none of which a variant was calibrated with."""
+    crops = _crops(size)[1::2]
     return crops[np.linspace(0, len(crops) - 1, count).round().astype(int)]
-
-
-def calibration_crops(size: int, count: int) -> npt.NDArray[np.uint8]:
-    """(count, size, size, 3) uint8 RGB: every other of the clip's."""
-    return _crops(size)[::2][:count]
 
 
 _crops = functools.cache(person_crops)

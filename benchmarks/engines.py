@@ -5,14 +5,15 @@ import itertools
 import json
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.contenders import EAGER, EXACT, Contender, Network, load_network, names_of, opened
-from benchmarks.crops import person_crops_of
+from benchmarks.contenders import EAGER, EXACT, Infer, Network, load_network, names_of, opened
+from benchmarks.crops import measured_crops
 from benchmarks.gmac import count_gmac
 from benchmarks.turns import take_turns
 from metro_ros.core.errors import EngineError
@@ -21,7 +22,7 @@ BATCHES = (1, 4, 16)
 GPU_BATCHES = (*BATCHES, 32)
 ROUNDS, LIMIT_S = 15, 20.0
 MEASURED = 8
-"""Crops that errors are measured on; variants were calibrated with others."""
+"""Crops that errors are measured on."""
 
 
 def bench_engines(name: str, quick: bool) -> dict[str, Any]:
@@ -30,18 +31,18 @@ def bench_engines(name: str, quick: bool) -> dict[str, Any]:
     batches = (1,) if quick else GPU_BATCHES if torch.cuda.is_available() else BATCHES
     rows: dict[str, dict[str, Any]] = {}
     with contextlib.ExitStack() as stack:
-        ready: dict[str, Contender] = {}
+        ready: dict[str, Infer] = {}
         for one in names_of(network.bundle):
             contender = stack.enter_context(opened(network, one))
             rows[one] = {"problem": contender.problem} if contender.infer is None else {"ms": {}, "ratio": {}}
             if contender.infer is not None:
-                ready[one] = contender
-        crops = person_crops_of(network.bundle.manifest.crop.size, MEASURED)
+                ready[one] = contender.infer
+        crops = measured_crops(network.bundle.manifest.crop.size, MEASURED)
         expected = _answer(network, crops)
         _errors(network, ready, rows, crops, expected)
         for batch in batches:
             repeated = np.repeat(crops[:1], batch, axis=0)
-            work = {one: _call(contender, repeated) for one, contender in ready.items()}
+            work = {one: partial(infer, repeated) for one, infer in ready.items()}
             times = take_turns(work, 5 if quick else ROUNDS, LIMIT_S)
             for one in ready:
                 rows[one]["ms"][batch] = times.median_ms(one)
@@ -62,23 +63,19 @@ def spread_mm(vertices: npt.NDArray[np.floating]) -> float:
     return 1e3 * float(np.mean([np.linalg.norm(first - second, axis=1).mean() for first, second in pairs]))
 
 
-def _call(contender: Contender, crops: npt.NDArray[np.uint8]) -> Any:
-    return lambda: contender.infer and contender.infer(crops)
-
-
 def _errors(
     network: Network,
-    ready: dict[str, Contender],
+    ready: dict[str, Infer],
     rows: dict[str, dict[str, Any]],
     crops: npt.NDArray[np.uint8],
     expected: npt.NDArray[np.float32],
 ) -> None:
     """Add the mean distance of vertices to `expected`; who fails is taken out of `ready`."""
-    for one, contender in list(ready.items()):
-        if contender.infer is None or (one.startswith("torch") and not network.same_weights):
+    for one, infer in list(ready.items()):
+        if one.startswith("torch") and not network.same_weights:
             continue
         try:
-            vertices = np.concatenate([contender.infer(crop[None]).vertices for crop in crops])
+            vertices = np.concatenate([infer(crop[None]).vertices for crop in crops])
         except EngineError as error:
             rows[one] = {"problem": str(error)}
             del ready[one]

@@ -17,7 +17,7 @@ import torch
 from scipy.spatial import cKDTree
 
 from benchmarks import variants
-from benchmarks.crops import calibration_crops, demo_clip
+from benchmarks.crops import demo_clip, variant_crops
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
 from training import export, folding, hrnet, network, original_mesh, transformer
 from training.build import build, paper_body
@@ -49,7 +49,7 @@ def paper_network() -> Paper:
     """The network, and its bundle from the cache; made and kept there the first time: minutes, and 1.2 GB."""
     config = paper_body()
     metro = build(config, stand_in_body()).eval()
-    draw_weights(metro, calibration_crops(config.image_size, CROPS))
+    draw_weights(metro, variant_crops(config.image_size, CROPS))
     folder = variants.kept_folder("paper", __file__, *(module.__file__ for module in SOURCES))
     if not folder.is_dir():
         metro.mesh = stand_in_mesh(metro, None)

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.crops import person_crops_of
+from benchmarks import crops
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle, record_measurement
 from metro_ros.core.engines.cache import writable_folder
 from metro_ros.core.manifest import VARIANT_PRECISIONS
@@ -17,7 +17,7 @@ CROPS = {128: 60, 224: 12}
 """To calibrate and measure variants with, by side: a crop of the paper's takes a second and more, many times."""
 FEWEST = 12
 REFUSED = "refused_variants"
-SOURCES = (quantise.__file__, typed_graph.__file__, variants.__file__)
+SOURCES = (crops.__file__, quantise.__file__, typed_graph.__file__, variants.__file__)
 
 
 def default_with_variants() -> Bundle:
@@ -37,7 +37,7 @@ def add_variants(bundle: Bundle) -> Bundle:
             continue
         print(f"making the {precision} variant of {bundle.manifest.name} (once)", flush=True)
         try:
-            bundle, _ = make_variant(bundle, precision, person_crops_of(size, CROPS.get(size, FEWEST)))
+            bundle, _ = make_variant(bundle, precision, crops.variant_crops(size, CROPS.get(size, FEWEST)))
         except VariantError as error:
             bundle = record_measurement(bundle, REFUSED, {**refused(bundle), precision: str(error)})
     return bundle

@@ -11,7 +11,7 @@ import pytest
 from benchmarks import contenders
 from benchmarks.__main__ import main
 from benchmarks.contenders import EAGER, EXACT, Network, names_of, opened
-from benchmarks.crops import person_crops_of
+from benchmarks.crops import measured_crops, variant_crops
 from benchmarks.paper import stand_in_body
 from metro_ros.core.bundle import default_bundle_path, load_bundle
 from training.bench_train import default_mesh
@@ -27,7 +27,7 @@ def network() -> Network:
 
 
 def test_contenders_answer_alike_or_say_why_not(network: Network) -> None:
-    crops = person_crops_of(128, 2)
+    crops = measured_crops(128, 2)
     names = names_of(network.bundle)
     assert names[0] == EAGER and {"openvino fp32", EXACT} <= set(names)
     answers, problems = {}, {}
@@ -47,7 +47,7 @@ def test_eager_is_the_network_itself(network: Network) -> None:
 
     from training.normalize import Normalize
 
-    crops = person_crops_of(128, 1)
+    crops = measured_crops(128, 1)
     with opened(network, EAGER) as eager, torch.inference_mode():
         assert eager.infer is not None
         expected = network.metro(Normalize()(torch.from_numpy(crops))).vertices[-1].numpy()
@@ -58,6 +58,14 @@ def test_a_refused_variant_keeps_its_reason(network: Network, monkeypatch: pytes
     monkeypatch.setattr(contenders, "refused", lambda bundle: {"int8": "too far off"})
     with opened(network, "openvino int8") as contender:
         assert contender.infer is None and contender.problem == "too far off"
+
+
+def test_errors_are_measured_on_crops_that_no_variant_was_calibrated_with() -> None:
+    measured = {crop.tobytes() for crop in measured_crops(32, 8)}
+    assert len(measured) == 8
+    for count in (12, 60):
+        calibrated = {crop.tobytes() for crop in variant_crops(32, count)[::2]}
+        assert len(calibrated) == count // 2 and not calibrated & measured
 
 
 def test_the_paper_s_body_stands_on_the_default_s() -> None:
