@@ -6,6 +6,7 @@
     mesh.npz        faces_0.. (F_l, 3) int32 and rows_0.. (V_l,) int32, coarsest level first; template (V, 3) float32;
                     joint_regressor (J, V) float32
     model.X.onnx    the same network in precision X, where the manifest tells its error; checked when it is asked for
+    finder.onnx, attention.onnx    further networks that the manifest names as parts; checked when they are asked for
 
 V counts the vertices of the finest level; the rows of a level pick its vertices out of those.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "Bundle",
     "CropSpec",
     "Manifest",
+    "add_part",
     "add_variant",
     "default_bundle_path",
     "file_sha256",
@@ -87,6 +89,17 @@ class Bundle:
             )
         _check_file(self.path / variant.file, self.manifest)
         return self.path / variant.file
+
+    def part_file(self, name: str) -> Path | None:
+        """The ONNX file of a part, checked against its hash, or None when the bundle has no such part.
+
+        Raises BundleError when the file is another.
+        """
+        part = self.manifest.parts.get(name)
+        if part is None:
+            return None
+        _check_file(self.path / part.file, self.manifest)
+        return self.path / part.file
 
     def level(self, vertices: int) -> int:
         """Index of the level with that many vertices. Raises ConfigError when there is none."""
@@ -178,6 +191,18 @@ def add_variant(
     digests = {**bundle.manifest.sha256, file: hashlib.sha256(model_onnx).hexdigest()}
     _write(bundle.path / file, model_onnx)
     return _rewrite(bundle, dataclasses.replace(bundle.manifest, variants=variants, sha256=digests))
+
+
+def add_part(bundle: Bundle, name: str, model_onnx: bytes, details: Mapping[str, Any]) -> Bundle:
+    """Let another network come along, one of manifest.PARTS; the bundle as it is then. One that was there is replaced.
+
+    Raises BundleError for another name, or when the files cannot be written; the bundle is then as before.
+    """
+    file = f"{name}.onnx"
+    parts = {**bundle.manifest.parts, **manifests.parse_parts({name: {"file": file, "details": dict(details)}})}
+    digests = {**bundle.manifest.sha256, file: hashlib.sha256(model_onnx).hexdigest()}
+    _write(bundle.path / file, model_onnx)
+    return _rewrite(bundle, dataclasses.replace(bundle.manifest, parts=parts, sha256=digests))
 
 
 def _rewrite(bundle: Bundle, manifest: Manifest) -> Bundle:

@@ -19,6 +19,8 @@ CAMERA_FRAMES = ("crop_ray", "camera")
 MAX_BYTES = 1_000_000
 VARIANT_PRECISIONS = ("bf16", "fp16", "int8")
 VARIANT_FILE = re.compile(r"[a-z0-9][a-z0-9._-]*\.onnx")
+PARTS = ("finder", "attention")
+"""Networks that may come along with the model, each in a file of its own, see Part."""
 MAX_VARIANT_MM = 2.0
 """A variant whose vertices are further off in the mean is not offered."""
 
@@ -80,12 +82,29 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """A network that comes along with the model.
+
+    file: its ONNX model in the bundle; details: free-form, JSON, what its reader in the core has to know.
+    """
+
+    file: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.file, str) or not VARIANT_FILE.fullmatch(self.file):
+            _fail("parts, file", "a name such as finder.onnx", repr(self.file))
+        if not isinstance(self.details, Mapping):
+            _fail(f"parts, {self.file}, details", "an object", repr(self.details))
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The checked content of manifest.json.
 
     camera_frame: the axes of joints and vertices, `crop_ray` (turned so that z runs through the centre of the crop) or
     `camera`; levels: vertices per mesh level, coarsest first; licence: of weights and body model; origin, measured:
-    free-form; sha256: hex digest by file name; variants: by precision.
+    free-form; sha256: hex digest by file name; variants: by precision; parts: by name, see PARTS.
     """
 
     name: str
@@ -98,6 +117,7 @@ class Manifest:
     measured: Mapping[str, Any]
     sha256: Mapping[str, str]
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
 
 
 def read_manifest(path: Path, files: tuple[str, ...]) -> Manifest:
@@ -109,7 +129,8 @@ def read_manifest(path: Path, files: tuple[str, ...]) -> Manifest:
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"cannot read {path}", expected="JSON", got=f"{type(error).__name__} {error}") from error
     manifest = parse_manifest(fields)
-    for name in (*files, *(variant.file for variant in manifest.variants.values())):
+    further: list[Variant | Part] = [*manifest.variants.values(), *manifest.parts.values()]
+    for name in (*files, *(entry.file for entry in further)):
         digest = manifest.sha256.get(name, "")
         if len(digest) != 64:
             _fail(f"files.{name}.sha256", "64 hexadecimal digits", digest)
@@ -159,6 +180,7 @@ def parse_manifest(fields: object) -> Manifest:
         measured=_object(fields, "measured"),
         sha256={name: str(entry.get("sha256")) for name, entry in files.items() if isinstance(entry, Mapping)},
         variants=parse_variants(_object(fields, "variants") if "variants" in fields else {}),
+        parts=parse_parts(_object(fields, "parts") if "parts" in fields else {}),
     )
 
 
@@ -185,6 +207,8 @@ def manifest_json(manifest: Manifest) -> str:
     }
     if manifest.variants:
         fields["variants"] = {precision: asdict(variant) for precision, variant in manifest.variants.items()}
+    if manifest.parts:
+        fields["parts"] = {name: asdict(part) for name, part in manifest.parts.items()}
     return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -199,6 +223,19 @@ def parse_variants(fields: Mapping[str, Any]) -> dict[str, Variant]:
         except TypeError as error:
             _fail(f"variants.{precision}", "file, mean_vertex_mm, max_vertex_mm, joints_mm", error)
     return variants
+
+
+def parse_parts(fields: Mapping[str, Any]) -> dict[str, Part]:
+    """The parts by name. Raises BundleError naming what is wrong with one."""
+    parts = {}
+    for name in fields:
+        if name not in PARTS:
+            _fail("parts", " or ".join(PARTS), repr(name))
+        try:
+            parts[name] = Part(**_object(fields, name))
+        except TypeError as error:
+            _fail(f"parts.{name}", "file, details", error)
+    return parts
 
 
 def _skeleton(joints: Mapping[str, Any]) -> Skeleton:

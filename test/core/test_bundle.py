@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle, tiny_mesh
 
-from metro_ros.core.bundle import Bundle, add_variant, load_bundle, record_measurement, write_bundle
+from metro_ros.core.bundle import Bundle, add_part, add_variant, load_bundle, record_measurement, write_bundle
 from metro_ros.core.errors import BundleError, ConfigError, EngineError
 from metro_ros.core.manifest import Variant
 
@@ -343,3 +343,29 @@ def test_a_variant_that_is_missing_or_another_is_found_when_it_is_asked_for(tmp_
     (bundle.path / "model.int8.onnx").unlink()
     with pytest.raises(BundleError, match=r"expected model\.int8\.onnx, got no such file"):
         load_bundle(bundle.path).model_file("int8")
+
+
+def test_a_part_comes_along_and_is_checked_when_it_is_asked_for(tmp_path: Path) -> None:
+    plain = make_tiny_bundle(tmp_path / "b")
+    assert plain.part_file("finder") is None
+    once = add_part(plain, "finder", b"old", {})
+    twice = add_part(add_part(once, "attention", b"looks", {}), "finder", b"finds", {"width": 320})
+    assert load_bundle(twice.path).manifest.parts == twice.manifest.parts
+    finder = twice.part_file("finder")
+    assert finder is not None and finder.read_bytes() == b"finds"
+    assert twice.manifest.parts["finder"].details == {"width": 320}
+    finder.write_bytes(b"others")
+    with pytest.raises(BundleError, match=r"finder\.onnx is not the file that the manifest describes"):
+        load_bundle(twice.path).part_file("finder")
+    with pytest.raises(BundleError, match="expected finder or attention, got 'nose'"):
+        add_part(plain, "nose", b"", {})
+
+
+@pytest.mark.parametrize(("field", "value"), [("file", "../finder.onnx"), ("details", 3), ("speed", 3)])
+def test_a_manifest_with_a_wrong_part(tmp_path: Path, field: str, value: object) -> None:
+    bundle = add_part(make_tiny_bundle(tmp_path / "b"), "finder", b"finds", {})
+    manifest = json.loads((bundle.path / "manifest.json").read_text())
+    manifest["parts"]["finder"][field] = value
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"manifest\.json, parts"):
+        load_bundle(bundle.path)
