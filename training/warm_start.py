@@ -21,6 +21,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
 from metro_ros.core.engines import open_engine
@@ -64,14 +65,16 @@ class FoldedWeights:
                     with_bias.add(one)
         for output, node in products.items():
             matrix = node.input[1]
-            if matrix in constants and output not in with_bias and not matrix.startswith(_PREFIX):
-                if constants[matrix].ndim == 2:
-                    self.spread.append(torch.tensor(constants[matrix].T.astype(np.float64)))
+            nameless = matrix in constants and not matrix.startswith(_PREFIX)
+            if nameless and output not in with_bias and constants[matrix].ndim == 2:
+                self.spread.append(torch.tensor(constants[matrix].T.astype(np.float64)))
 
     def __getitem__(self, name: str) -> Tensor:
         """float64. Raises ConfigError when the graph has no such weight."""
         if name not in self.named:
-            raise ConfigError("weights of the bundle", expected=f"{name}, as this version exports", got="no such weight")
+            raise ConfigError(
+                "weights of the bundle", expected=f"{name}, as this version exports", got="no such weight"
+            )
         return self.named[name]
 
 
@@ -117,7 +120,8 @@ def _unfold_convolutions(backbone: nn.Module, folded: FoldedWeights, images: Ten
 
         hooks.append(convolutions[name].register_forward_hook(hook))
 
-    convolutions, hooks = dict(backbone.named_modules()), []
+    convolutions = dict(backbone.named_modules())
+    hooks: list[RemovableHandle] = []
     for name, norm in pairs.items():
         undo(name, norm)
     backbone.eval()
@@ -142,6 +146,7 @@ def _unfold_attention(attention: nn.Module, folded: FoldedWeights, place: str) -
     biases = folded[f"{place}query_key_value.bias"].chunk(3)
     for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
         linear = attention.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
         scale = (len(weight) / attention.heads) ** 0.5 if name == "query" else 1.0  # type: ignore[operator]
         _set(linear.weight, weight * scale)
         _set(linear.bias, bias * scale)
