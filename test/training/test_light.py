@@ -73,8 +73,8 @@ def test_everyone_is_dressed_in_numbers_that_can_be_drawn() -> None:
     for one in dressed:
         solids = [prop.solid for prop in one.props]
         for colours in (one.colours, *(solid.colours for solid in solids)):
-            assert colours.dtype == np.float32 and 0 <= colours.min() and colours.max() <= 1
-        assert 0 <= one.thickness.min() and one.thickness.max() < 0.15
+            assert colours.dtype == np.float32 and colours.min() >= 0 and colours.max() <= 1
+        assert one.thickness.min() >= 0 and one.thickness.max() < 0.15
         assert all(np.isfinite(solid.vertices).all() for solid in solids)
 
 
