@@ -1,8 +1,8 @@
 """Real ONNX graphs that see one bright rectangle, and say so as each kind of detector would.
 
 The box goes around all pixels whose green is above a threshold. The score of class `person` is the mean of the first
-channel in it, over the largest value: it tells the order of the colours and their range. The score of class 2 is the
-value of the last pixel of the last row: it tells what lies around the image.
+channel in it, over the largest value: it tells the order of the colours and their range. The scores of classes 1 and 2
+are the values of the input's first and last pixel: they tell what lies around the image, and where the image lies.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class Builder:
 
 
 class Seen:
-    """Names of (1, 1) float32 values in a graph: the box in pixels of the input, the score, and the corner's value."""
+    """Names of (1, 1) float32 values in a graph: the box in pixels of the input, its score, first and last pixel."""
 
     def __init__(self, b: Builder, image: str, size: tuple[int, int], largest: float, threshold: float) -> None:
         """image: (1, 3, H, W) of any type."""
@@ -72,8 +72,13 @@ class Seen:
         channel = b("Slice", colours, b.indices(0), b.indices(1), b.indices(1))
         total = b("ReduceSum", b("Mul", channel, bright), b.indices(0, 1, 2, 3))
         self.score = b.reshape(b("Div", b("Div", total, mass), b.constant(largest)), 1, 1)
-        last = b("Slice", channel, b.indices(height - 1, width - 1), b.indices(height, width), b.indices(2, 3))
-        self.corner = b.reshape(b("Div", last, b.constant(largest)), 1, 1)
+        self.first, self.last = (
+            b.reshape(
+                b("Div", b("Slice", channel, b.indices(y, x), b.indices(y + 1, x + 1), b.indices(2, 3)), top), 1, 1
+            )
+            for top in [b.constant(largest)]
+            for y, x in ((0, 0), (height - 1, width - 1))
+        )
 
     def row(self, *values: str) -> str:
         """(1, len(values))"""

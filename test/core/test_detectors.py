@@ -61,7 +61,7 @@ FLOAT, INT64, INT32 = TensorProto.FLOAT, TensorProto.INT64, TensorProto.INT32
 
 
 def dense(s: Sight, objectness: float | None, *, raw: bool = False, anchors: int = 1, lying: bool = False) -> Path:
-    """3 classes: the person, one of 0.1, and the corner's value."""
+    """3 classes: the person, and the values of the first and the last pixel."""
     b, seen = s.b, s.seen
     if raw:
         stride, cell = 16, np.array((0, 1))  # row 200 is 8 cells into the grid of 8 columns
@@ -72,7 +72,7 @@ def dense(s: Sight, objectness: float | None, *, raw: bool = False, anchors: int
     else:
         box = seen.centre()
     parts = [box] + ([] if objectness is None else [b.constant([[objectness]])])
-    parts += [seen.score, b.constant([[0.1]]), seen.corner]
+    parts += [seen.score, seen.first, seen.last]
     width = 7 if objectness is None else 8
     rows = b.one_row(b("Concat", *parts, axis=1), anchors * CELLS, width, AT)
     background = np.zeros((anchors * CELLS, width))
@@ -89,7 +89,7 @@ def dense(s: Sight, objectness: float | None, *, raw: bool = False, anchors: int
 
 def yolov6(s: Sight) -> Path:
     b, seen = s.b, s.seen
-    row = b("Concat", seen.centre(), b.constant([[0.0]]), seen.score, b.constant([[0.1]]), seen.corner, axis=1)
+    row = b("Concat", seen.centre(), b.constant([[0.0]]), seen.score, b.constant([[0.1]]), seen.last, axis=1)
     background = np.zeros((CELLS, 8))
     background[:, :4], background[AT], background[:, 4] = centres(), 0, 1
     b.reshape(b("Add", b.one_row(row, CELLS, 8, AT), b.constant(background)), 1, CELLS, 8, name="outputs")
@@ -102,12 +102,11 @@ def rows(s: Sight, kind: str) -> Path:
     image, person, other = b.constant([[0.0]]), b.constant([[0.0]]), b.constant([[2.0]])
     if kind == "batch":
         both = [
-            seen.row(image, seen.corners(), klass, score)
-            for klass, score in ((person, seen.score), (other, seen.corner))
+            seen.row(image, seen.corners(), klass, score) for klass, score in ((person, seen.score), (other, seen.last))
         ]
         b("Concat", *both, axis=0, name="output")
         return save(s.path, b, SHAPE, {"output": (FLOAT, ("detections", 7))})
-    both = [seen.row(seen.corners(), score, klass) for klass, score in ((person, seen.score), (other, seen.corner))]
+    both = [seen.row(seen.corners(), score, klass) for klass, score in ((person, seen.score), (other, seen.last))]
     padding = b.constant(np.zeros((298, 6)))
     b.reshape(b("Concat", *both, padding, axis=0), 1, 300, 6, name="output0")
     return save(s.path, b, SHAPE, {"output0": (FLOAT, (1, 300, 6))})
@@ -116,14 +115,14 @@ def rows(s: Sight, kind: str) -> Path:
 def columns(s: Sight, kind: str) -> Path:
     """Of three places two are taken, the second by class 2."""
     b, seen = s.b, s.seen
-    boxes = b("Concat", seen.corners(), seen.corners(), b.constant(np.full((1, 4), 7.0)), axis=0)
+    boxes = b("Concat", seen.corners(), seen.corners(), b.constant([[1.0, 1, 9, 9]]), axis=0)
     classes = np.array([[0, 2, 0]])
     if kind == "mmdeploy":
-        scores = b("Concat", seen.score, seen.corner, b.constant([[0.0]]), axis=0)
+        scores = b("Concat", seen.score, seen.last, b.constant([[0.0]]), axis=0)
         b.reshape(b("Concat", boxes, scores, axis=1), 1, 3, 5, name="dets")
         b("Identity", b.constant(classes, np.int64), name="labels")
         return save(s.path, b, SHAPE, {"dets": (FLOAT, (1, "n", 5)), "labels": (INT64, (1, "n"))})
-    b("Concat", seen.score, seen.corner, b.constant([[0.9]]), axis=1, name="scores")
+    b("Concat", seen.score, seen.last, b.constant([[0.9]]), axis=1, name="scores")
     if kind == "tensorrt":
         b("Identity", b.constant([[2]], np.int32), name="num_dets")
         b.reshape(boxes, 1, 3, 4, name="boxes")
@@ -166,7 +165,7 @@ def sigmoid(logit: float) -> float:
 BGR, RGB = 1.0, 0.8
 LOGIT_IMAGENET = (RGB - MEAN[0]) / STD[0]
 LAYOUTS: dict[str, tuple[Callable[[Path], Path], float, float | None]] = {
-    # how the file is made; the score of the person; the corner's value, where the layout has a class 2
+    # how the file is made; the score of the person; that of the last pixel, where the layout has a class 2
     "yolox raw": (lambda p: dense(sight(p, 255), 0.9, raw=True), 0.9 * BGR, 0.9 * 114 / 255),
     "yolox decoded": (lambda p: dense(sight(p, 255), 0.9), 0.9 * BGR, 0.9 * 114 / 255),
     "yolov5": (lambda p: dense(sight(p, 1), 0.9, anchors=3), 0.9 * RGB, 0.9 * 114 / 255),
@@ -198,6 +197,13 @@ def test_every_layout_finds_the_person_where_it_is(layout: str, tmp_path: Path) 
     if corner is not None:
         other = OnnxDetector(detector._graph.path, DetectorConfig(person_class=2), threads=1)
         assert other.detect(image()).scores == pytest.approx([corner], abs=0.01), "grey around the image"
+
+
+@pytest.mark.parametrize(("layout", "in_the_middle"), [("yolox decoded", False), ("yolov5", True), ("yolov8", True)])
+def test_the_image_lies_where_the_family_has_it(layout: str, in_the_middle: bool, tmp_path: Path) -> None:
+    path = LAYOUTS[layout][0](tmp_path / "detector.onnx")
+    first_pixel = OnnxDetector(path, DetectorConfig(person_class=1, min_score=0.3), threads=1).detect(image())
+    assert bool(len(first_pixel)) == in_the_middle, "grey above the image, where it lies in the middle"
 
 
 def table(path: Path, values: np.ndarray, metadata: dict[str, str] | None = None, **parts: Any) -> Path:
@@ -248,9 +254,11 @@ def test_inputs_of_other_types_orders_and_open_sizes(
     b = Builder()
     planes = b("Transpose", "images", perm=[0, 3, 1, 2]) if channels_last else "images"
     seen = Seen(b, planes, (64, 64), largest, 0.5 * largest)
-    b.reshape(seen.row(seen.corners(), seen.score, b.constant([[0.0]])), 1, 1, 6, name="output0")
+    answered = "float16" if dtype == "float16" else "float32"
+    row = b.cast(seen.row(seen.corners(), seen.score, b.constant([[0.0]])), answered)
+    b.reshape(row, 1, 1, 6, name="output0")
     shape: tuple = ("n", "h", "w", 3) if channels_last else ("n", 3, "h", "w")
-    path = save(tmp_path / "d.onnx", b, shape, {"output0": (FLOAT, (1, 1, 6))}, dtype=dtype)
+    path = save(tmp_path / "d.onnx", b, shape, {"output0": (ELEMENTS[answered], (1, 1, 6))}, dtype=dtype)
     found = OnnxDetector(path, DetectorConfig(input_size=64)).detect(image(64, 40, (10, 5, 30, 35)))
     assert np.allclose(found.boxes, [(9.5, 4.5, 29.5, 34.5)], atol=0.6)
     assert found.scores == pytest.approx([RGB], abs=0.02)
