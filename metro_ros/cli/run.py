@@ -62,11 +62,11 @@ def run(arguments: argparse.Namespace) -> int:
         bundle = mirror_bundle(bundle)
     interrupted = False
     with ExitStack() as stack:
-        engine = open_engine(bundle, arguments.engine, arguments.precision)
-        stack.callback(engine.close)
         detector = open_detector(arguments.detector, bundle)
         if detector is not None:
             stack.callback(detector.close)
+        engine = open_engine(bundle, arguments.engine, arguments.precision)
+        stack.callback(engine.close)
         writer = stack.enter_context(Results(arguments.output, source, bundle))
         progress = stack.enter_context(tqdm(total=source.count, unit=" frames", disable=source.kind == "image"))
         try:
