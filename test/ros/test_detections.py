@@ -94,7 +94,7 @@ def test_people_of_metro_msgs():
 NAN, INF = float("nan"), float("inf")
 
 
-@pytest.mark.parametrize("box", [(NAN, 5, 5, 5), (5, 5, INF, 5), (5, 5, -5, 5), (5, 5, 5, 0)])
+@pytest.mark.parametrize("box", [(NAN, 5, 5, 5), (5, 5, INF, 5), (5, 5, -5, 5), (5, 5, -5, 50), (5, 5, 5, 0)])
 def test_a_malformed_box_costs_its_message(vision_msgs, box):
     for message in (
         boxes_message((1, 1, 9, 9), box),
