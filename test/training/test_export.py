@@ -14,7 +14,6 @@ from training.build import build
 from training.checkpoint import load_checkpoint, load_original_weights, save_checkpoint
 from training.export import (
     BundleInfo,
-    ExportError,
     check_against_torch,
     export_bundle,
     export_onnx,
@@ -26,6 +25,7 @@ from training.folding import FoldedMetro
 from training.mesh_spec import body_431
 from training.network import Metro
 from training.normalize import Normalize
+from training.onnx_graph import ExportError
 
 
 @pytest.fixture(scope="module")
