@@ -30,6 +30,8 @@ from training.network import Metro
 from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from training.onnx_graph import TOLERANCE, check_against, to_onnx
 
+ATTENTION_HELP = "with the attention view, for metro-ros attention; the file holds the backbone once more"
+
 
 @dataclass(frozen=True, slots=True)
 class BundleInfo:

@@ -129,6 +129,7 @@ def test_command_line_makes_a_bundle_from_a_checkpoint(small_network, tmp_path: 
     assert bundle.manifest.camera_frame == "crop_ray"
     assert bundle.levels == (6, 10, 20)
     np.testing.assert_array_equal(bundle.template, metro.mesh.template)
+    assert bundle.part_file("attention") is None, "it comes only when asked for"
 
 
 @pytest.mark.parametrize("content", [None, b"not a checkpoint"])
