@@ -48,7 +48,7 @@ def to_onnx(graph: nn.Module, image_size: int, output_names: Sequence[str]) -> b
         raise ExportError("torch's ONNX exporter returned nothing")
     model = program.model_proto
     del program, graph  # a paper-sized network is 0.7 GB, and every stage of the exporter holds it once
-    return _strip(model).SerializeToString()
+    return strip_traces(model).SerializeToString()
 
 
 def check_against(
@@ -90,7 +90,7 @@ def check_against(
     return differences
 
 
-def _strip(model: onnx.ModelProto) -> onnx.ModelProto:
+def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     """Without the exporter's traces: they name files of the machine, and weigh megabytes."""
     for node in model.graph.node:
         node.doc_string = ""
