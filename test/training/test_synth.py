@@ -21,9 +21,9 @@ from training.datasets.shards import ShardDataset, write_shards
 from training.mesh_spec import MeshSpec
 from training.motion import Motion, retarget
 from training.synth import render, render_gl
-from training.synth.__main__ import choose
 from training.synth.clips import ClipConfig, write_clips
 from training.synth.poses import PoseConfig, PoseSampler
+from training.synth.recordings import choose
 from training.synth.render import rasterise
 from training.synth.samples import SampleConfig, SampleMaker
 from training.synth.stage import vertex_normals
