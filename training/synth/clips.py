@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from metro_ros.core.clip import TRUTH_FILE, VIDEO_FILE
@@ -20,11 +19,12 @@ from training.motion import Motion
 from training.synth.actors import Actor, make_actor, walks
 from training.synth.appearance import find_regions, sample_appearance
 from training.synth.backdrop import make_room
-from training.synth.company import distance_along_floor, hidden_share, paint_company
+from training.synth.company import paint_company
+from training.synth.crossing import hides, pose_all
 from training.synth.furniture import Thing, furnish
 from training.synth.photograph import sample_look, take
 from training.synth.placing import Placed, place
-from training.synth.stage import Posed, Stage
+from training.synth.stage import Stage
 from training.synth.views import ViewConfig
 
 _ATTEMPTS = 60
@@ -99,7 +99,7 @@ def write_clip(
     transforms, visible = [], []
     try:
         for frame in tqdm(range(len(placed.tracks[0].roots)), desc=out.name, unit="frame"):
-            posed = _pose(stage, actors, placed, frame)
+            posed = pose_all(stage, actors, placed, frame)
             scene = room.copy()
             people = list(zip(posed, appearances, strict=True))
             visible.append(paint_company(scene, stage, people, things, placed, light_seed))
@@ -141,13 +141,16 @@ def _arrange(
     frames = min(config.frames, *(len(actor) for actor in actors))
     several = len(actors) > 1
     attempts = _ATTEMPTS_AT_COMPANY if several else _ATTEMPTS
+    hidden_frames = (config.hidden_s[0] * config.fps, config.hidden_s[1] * config.fps)
     while True:
         for attempt in range(attempts):
             nearness = 1.0 - (1.0 - _FARTHEST[several]) * attempt / attempts
             low, high = (share * nearness for share in config.view.person_share)
             view = replace(config.view, person_share=(low, high))
             placed = place(actors, rng, frames, view, config.truncation, config.crossing)
-            if placed is None or (config.crossing and not _crosses(stage, actors, placed, config)):
+            if placed is None or (
+                config.crossing and not hides(stage, actors, placed, config.hidden_most, hidden_frames)
+            ):
                 continue
             things = furnish(rng, placed, config.occluders)
             if things is not None:
@@ -159,41 +162,6 @@ def _arrange(
                 got=f"{frames} frames",
             )
         frames = max(_SHORTEST, frames // 2)
-
-
-def _pose(stage: Stage, actors: Sequence[Actor], placed: Placed, frame: int) -> list[Posed]:
-    return [
-        stage.pose(actor.identity, track.rotations[frame], track.roots[frame])
-        for actor, track in zip(actors, placed.tracks, strict=True)
-    ]
-
-
-def _crosses(stage: Stage, actors: Sequence[Actor], placed: Placed, config: ClipConfig) -> bool:
-    """Whether one of the first two hides more than half of the other, for as long as it shall, and never for longer."""
-    first, second = placed.tracks[:2]
-    camera, step = placed.view.camera, 2
-    hidden = []
-    for frame in range(0, len(first.roots), step):
-        boxes = [camera.project(track.outline[frame]) for track in (first, second)]
-        low, high = (np.array([edge(box, axis=0) for box in boxes]) for edge in (np.min, np.max))
-        if (high.min(axis=0) <= low.max(axis=0)).any():
-            hidden.append(0.0)
-            continue
-        nearer, farther = sorted(
-            zip((first, second), _pose(stage, actors[:2], placed, frame), strict=True),
-            key=lambda pair: distance_along_floor(pair[0].roots[frame], placed.down),
-        )
-        hidden.append(hidden_share(nearer[1], farther[1], stage, placed))
-    longest = _longest_run(np.array(hidden) > 0.5) * step / config.fps
-    return config.hidden_s[0] <= longest <= config.hidden_s[1] and max(hidden) >= config.hidden_most
-
-
-def _longest_run(flags: NDArray[np.bool_]) -> int:
-    longest = run = 0
-    for flag in flags:
-        run = run + 1 if flag else 0
-        longest = max(longest, run)
-    return longest
 
 
 def write_clips(

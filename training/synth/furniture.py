@@ -17,6 +17,8 @@ _TRIES = 100
 _MARGIN_M = 0.05
 _WIDE, _PILLAR = (0.3, 0.8), (0.1, 0.25)
 """Widths, of the body's height as it looks from the camera."""
+_HIDDEN = (0.2, 0.8)
+"""The part of one person in one frame that lies behind a thing, by the box around it."""
 _CEILING_M = 2.5
 _FLOOR_SHADE, _FLOOR_BLUR_PX = 0.35, 6.0
 _AXES = np.array([[axis, sign] for axis in range(3) for sign in (-1, 1)])
@@ -38,7 +40,7 @@ def furnish(rng: np.random.Generator, placed: Placed, count: int) -> list[Thing]
 
     All are nearer to the camera than anybody ever is, so that painting them last is exact.
     """
-    outlines = [track.outline[::5] @ placed.turn for track in placed.tracks]  # the floor's axes, about the camera
+    outlines = [track.outline @ placed.turn for track in placed.tracks]  # the floor's axes, about the camera
     nearest = min(float(np.linalg.norm(points[..., [0, 2]], axis=-1).min()) for points in outlines)
     taken: list[tuple[NDArray[np.float64], float, Thing]] = []
     for _ in range(_TRIES):
@@ -86,6 +88,11 @@ def _before(
     vertices, normals, faces = _mesh(_KINDS[kind](wide, height, deep))
     vertices = (vertices @ axes + (at[0], floor, at[1])) @ placed.turn.T
     if vertices[:, 2].min() < 2 * NEAR_M:
+        return None
+    camera = placed.view.camera
+    pixels, corners = camera.project(body @ placed.turn.T), camera.project(vertices)
+    hidden = ((pixels > corners.min(axis=0)) & (pixels < corners.max(axis=0))).all(axis=1).mean()
+    if not _HIDDEN[0] <= hidden <= _HIDDEN[1]:
         return None
     colour = np.clip(rng.uniform(0.1, 0.9) + rng.uniform(-0.2, 0.2, 3), 0.02, 0.98)
     colours = np.broadcast_to(colour, vertices.shape)

@@ -14,8 +14,8 @@ from training.synth.actors import Actor
 from training.synth.render import NEAR_M
 from training.synth.views import View, ViewConfig, sample_view, yaw_rotation
 
-_STRIDE = 5
-"""Every so manieth frame is looked at: a sixth of a second."""
+STRIDE = 3
+"""Every so manieth frame is looked at: a tenth of a second."""
 _APART_M = 0.1
 _SPREAD_M = 0.6
 """Of a group's places about its centre: the standard deviation for one more person; it grows with the root of them."""
@@ -31,7 +31,7 @@ _HIPS = 0.53
 class Track:
     """One placed person over T frames, camera frame, metres.
 
-    rotations (T, B, 3, 3), roots (T, 3) mid-hip, outline (T, M, 3); first: frame of the recording.
+    rotations (T, B, 3, 3), roots (T, 3) mid-hip, outline (T / STRIDE, M, 3); first: frame of the recording.
     """
 
     rotations: NDArray[np.float32]
@@ -57,7 +57,7 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    """A window of a recording, placed on the floor: yaw turns (3, 3), roots (T, 3) and outline (T, M, 3)."""
+    """A window of a recording, placed on the floor: yaw turns (3, 3), roots (T, 3), outline as in `Track`."""
 
     yaw: NDArray[np.float64]
     roots: NDArray[np.float64]
@@ -115,7 +115,8 @@ def _walk(actor: Actor, first: int, frames: int, angle: float, moment: int, at: 
     yaw, window = yaw_rotation(angle), slice(first, first + frames)
     path = actor.path[window] @ yaw.T
     path[:, [0, 2]] += at - path[moment][[0, 2]]
-    return _Walk(yaw, path, actor.outline[window] @ yaw.T + path[:, None], first)
+    outline = actor.outline[window][::STRIDE] @ yaw.T + path[::STRIDE, None]
+    return _Walk(yaw, path, outline, first)
 
 
 def _anywhere(actor: Actor, rng: np.random.Generator, frames: int, people: int) -> _Walk:
@@ -132,7 +133,7 @@ def _crossing(pair: Sequence[Actor], rng: np.random.Generator, frames: int) -> l
     moment = int(rng.uniform(0.25, 0.75) * frames)
     gap = np.array([0.0, rng.uniform(*_GAP_M) / 2]) * rng.choice((-1, 1))
     first = _window(walker, rng, frames)
-    ahead, behind = (min(max(first + moment + step, 0), len(walker) - 1) for step in (_STRIDE, -_STRIDE))
+    ahead, behind = (min(max(first + moment + step, 0), len(walker) - 1) for step in (STRIDE, -STRIDE))
     step = walker.path[ahead] - walker.path[behind]
     across = math.atan2(step[2], step[0])  # a turn by this angle leads along x
     angle = across + rng.choice((0.0, math.pi)) + rng.normal(0, 0.35)
@@ -149,10 +150,10 @@ def _apart(walks: Sequence[_Walk]) -> bool:
     the sides are the cells of a Voronoi diagram on the floor.
     """
     for a, b in combinations(walks, 2):
-        between = (b.roots - a.roots)[::_STRIDE, [0, 2]]
+        between = (b.roots - a.roots)[::STRIDE, [0, 2]]
         distance = np.maximum(np.linalg.norm(between, axis=1), 1e-9)
         for walk, side in ((a, between), (b, -between)):
-            towards = (walk.outline - walk.roots[:, None])[::_STRIDE][:, :, [0, 2]]
+            towards = (walk.outline - walk.roots[::STRIDE, None])[:, :, [0, 2]]
             reach = np.einsum("tmi,ti->tm", towards, side / distance[:, None]).max(axis=1)
             if (reach > (distance - _APART_M) / 2).any():
                 return False
@@ -160,7 +161,7 @@ def _apart(walks: Sequence[_Walk]) -> bool:
 
 
 def _in_view(track: Track, view: View, truncation: float) -> bool:
-    points = track.outline[::_STRIDE].reshape(-1, 3)
+    points = track.outline.reshape(-1, 3)
     if points[:, 2].min() < 4 * NEAR_M:
         return False
     pixels = view.camera.project(points)
