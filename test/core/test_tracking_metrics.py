@@ -88,9 +88,10 @@ def test_a_match_lasts_while_the_boxes_allow_it() -> None:
 
 
 def test_more_pairs_come_before_better_ones() -> None:
-    first, second = (0.0, 0.0, 10.0, 10.0), (3.0, 0.0, 13.0, 10.0)
-    counts = score(([first, second], [True, True], {1: (2.9, 0.0, 12.9, 10.0), 2: (6.0, 0.0, 16.0, 10.0)}))
-    assert counts.matches == 2
+    """Two found boxes lie exactly on the second and the third person, but then the first one has none."""
+    row = [(2.9 * place, 0.0, 2.9 * place + 10, 10.0) for place in range(4)]
+    counts = score((row[:3], [True] * 3, {1: row[1], 2: row[2], 3: row[3]}))
+    assert counts.matches == 3
 
 
 def test_clips_add_up() -> None:

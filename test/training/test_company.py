@@ -16,7 +16,10 @@ from metro_ros.core.errors import ConfigError
 from training.motion import Motion, retarget
 from training.synth.__main__ import main
 from training.synth.actors import make_actor, walks
+from training.synth.appearance import Appearance
 from training.synth.clips import ClipConfig, cast, write_clips
+from training.synth.company import inside_share, paint_company
+from training.synth.crossing import pose_all
 from training.synth.placing import place
 from training.synth.stage import Stage
 from training.synth.views import ViewConfig
@@ -119,6 +122,44 @@ def lowest(clip: Clip, person: int) -> np.ndarray:
     """(4, 3), the lowest vertex in some frames; the camera hardly tilts, so that y is nearly down."""
     bodies = [clip.vertices(frame, person) for frame in range(0, 20, 5)]
     return np.array([body[body[:, 1].argmax()] for body in bodies])
+
+
+def test_the_part_that_lies_inside_of_the_image() -> None:
+    matrix = np.array([[100.0, 0, 79.5], [0, 100.0, 59.5], [0, 0, 1]])
+    for column, expected in ((0.0, 1.0), (-2.385, 0.5), (-6.0, 0.0)):  # 79.5 px to the left is the image's edge
+        posed = STAGE.pose(1, STANDS.rotations[0], np.array([column, 0.0, 3.0]))
+        assert inside_share(posed, BANK.faces, matrix, 160, 120) == pytest.approx(expected, abs=0.12)
+
+
+def test_shadows_fall_on_the_floor_and_not_on_people() -> None:
+    actors = [make_actor(STAGE, identity, motion) for identity, motion in enumerate((STANDS, GOES))]
+    rng, placed = np.random.default_rng(3), None
+    while placed is None:
+        placed = place(actors, rng, 30, dataclasses.replace(SMALL, roll_deg=0.0), 0.05, True)
+    count = len(BANK.template)
+    fine = dataclasses.replace(  # a middle level with faces, which cast the shadow
+        MESH,
+        level_sizes=(MESH.level_sizes[0], count, count),
+        rows=(MESH.rows[0], MESH.rows[2], MESH.rows[2]),
+        faces=(MESH.faces[0], BANK.faces, BANK.faces),
+    )
+    stage = Stage(BANK, fine)
+    plain = Appearance(np.full_like(BANK.template, 0.5), np.zeros(count, np.float32))
+    posed = pose_all(STAGE, actors, placed, 0)
+    darkened = 0
+    for seed in range(4):
+        together, alone = np.ones((120, 160, 3), np.float32), np.ones((120, 160, 3), np.float32)
+        paint_company(together, stage, [(each, plain) for each in posed], [], placed, seed)
+        paint_company(alone, stage, [(posed[0], plain)], [], placed, seed)
+        first, second = (silhouette(each.vertices, BANK.faces, placed.view.camera) for each in posed)
+        only_first = cv2.erode(first.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~second
+        np.testing.assert_array_equal(together[only_first & ~near(second)], alone[only_first & ~near(second)])
+        darkened += int((together[~near(first | second)] < 0.98).any())
+    assert darkened >= 1
+
+
+def near(mask: np.ndarray) -> np.ndarray:
+    return cv2.dilate(mask.astype(np.uint8), np.ones((5, 5), np.uint8)).astype(bool)
 
 
 def test_things_hide_people_and_the_truth_says_so(tmp_path: Path) -> None:
