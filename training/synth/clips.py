@@ -33,6 +33,8 @@ _ATTEMPTS_AT_COMPANY = 600
 _FARTHEST = (0.6, 0.25)
 """The smallest share of the configured nearness, of one person and of several: further away, nobody could be told in
 the whole image."""
+_WALKING_YEARS = 2.0
+"""Company walks: who is younger acts alone, or is hidden behind everybody's knees."""
 _SHORTEST = 15
 """Frames of the shortest clip of a recording that walks out of every longer one's view."""
 
@@ -82,7 +84,8 @@ def write_clip(
         SourceError: the video cannot be written.
     """
     stage, regions = Stage(bank, mesh), find_regions(bank)
-    identities = rng.choice(len(bank), len(motions), replace=len(motions) > len(bank)).tolist()
+    old_enough = np.flatnonzero(bank.ages >= (_WALKING_YEARS if len(motions) > 1 else 0))
+    identities = rng.choice(old_enough, len(motions), replace=len(motions) > len(old_enough)).tolist()
     appearances = [sample_appearance(rng, regions) for _ in motions]
     actors = [make_actor(stage, who, motion) for who, motion in zip(identities, motions, strict=True)]
     placed, things = _arrange(stage, actors, rng, config)

@@ -13,11 +13,13 @@ from training.synth.stage import Posed, Stage
 
 _HALF = 0.5
 _COVERED = 0.4
-"""Where the nearer one's box covers less than this of the farther one's, less than half is hidden."""
+"""Where the boxes share less than this of the smaller one, less than half is hidden."""
+_CLEAR, _MOSTLY = 0.2, 0.5
+"""Who is hidden by less than the first counts as clear: at the beginning, at the end, and in so much of the time."""
 
 
 def hides(stage: Stage, actors: Sequence[Actor], placed: Placed, most: float, frames: tuple[float, float]) -> bool:
-    """Whether the longest time in which one of the first two people hides more than half of the other is in a range.
+    """Whether one of the first two people hides more than half of the other for a time in a range, and else leaves it.
 
     Args:
         most: the share that has to be hidden once.
@@ -32,8 +34,8 @@ def hides(stage: Stage, actors: Sequence[Actor], placed: Placed, most: float, fr
     (low, high), (other_low, other_high) = boxes
     shared = np.maximum(np.minimum(high, other_high) - np.maximum(low, other_low), 0).prod(axis=1)
     smaller = np.minimum((high - low).prod(axis=1), (other_high - other_low).prod(axis=1))
+    shares = []
     longest = run = 0
-    deepest = 0.0
     for look, close in enumerate(shared > _COVERED * smaller):
         share = 0.0
         if close:
@@ -44,10 +46,12 @@ def hides(stage: Stage, actors: Sequence[Actor], placed: Placed, most: float, fr
             )
             share = hidden_share(nearer, farther, stage, placed)
         run = run + 1 if share > _HALF else 0
-        longest, deepest = max(longest, run), max(deepest, share)
-        if longest * STRIDE > frames[1]:
+        longest = max(longest, run)
+        shares.append(share)
+        if longest * STRIDE > frames[1] or shares[0] > _CLEAR:
             return False
-    return longest * STRIDE >= frames[0] and deepest >= most
+    clear = np.array(shares) <= _CLEAR
+    return longest * STRIDE >= frames[0] and max(shares) >= most and bool(clear[-1] and clear.mean() >= _MOSTLY)
 
 
 def pose_all(stage: Stage, actors: Sequence[Actor], placed: Placed, frame: int) -> list[Posed]:
