@@ -86,9 +86,10 @@ def write_clip(
     stage, regions = Stage(bank, mesh), find_regions(bank)
     old_enough = np.flatnonzero(bank.ages >= (_WALKING_YEARS if len(motions) > 1 else 0))
     identities = rng.choice(old_enough, len(motions), replace=len(motions) > len(old_enough)).tolist()
-    appearances = [sample_appearance(rng, regions) for _ in motions]
     actors = [make_actor(stage, who, motion) for who, motion in zip(identities, motions, strict=True)]
+    # Before anybody is dressed: another wardrobe leaves everyone where they are.
     placed, things = _arrange(stage, actors, rng, config)
+    appearances = [sample_appearance(rng, regions) for _ in motions]
     room = make_room(rng, config.view.width, config.view.height).astype(np.float32) / 255.0
     look = sample_look(rng)
     look = replace(look, noise=look.noise * config.noise_scale, jpeg_quality=0)
