@@ -253,7 +253,7 @@ def test_clips_show_their_truth(tmp_path: Path) -> None:
 
 def test_a_long_walk_is_cut_to_what_a_camera_sees(tmp_path: Path) -> None:
     still = MOTIONS[0]
-    away = still.root + np.linspace(0, 1, len(still))[:, None] * np.array([60.0, 0, 0], np.float32)
+    away = still.root + np.linspace(0, 1, len(still))[:, None] * np.array([30.0, 0, 0], np.float32)
     walk = dataclasses.replace(still, root=away.astype(np.float32))
     config = ClipConfig(frames=40, view=ViewConfig(width=160, height=120, person_share=(0.3, 0.4)))
     write_clips(BANK, MESH, [walk], 1, 3, tmp_path, config)
