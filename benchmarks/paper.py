@@ -72,7 +72,7 @@ def stand_in_body() -> MeshSpec:
 def pose_deviation_mm(frames: int = 30) -> float:
     """Mean distance of a vertex of the demo clip's person from its mean place, bodies centred on each other."""
     clip = demo_clip()
-    bodies = np.stack([clip.vertices(index) for index in np.linspace(0, len(clip) - 1, frames).astype(int)])
+    bodies = np.stack([clip.vertices(index, 0) for index in np.linspace(0, len(clip) - 1, frames).astype(int)])
     bodies -= bodies.mean(axis=1, keepdims=True)
     return 1e3 * float(np.linalg.norm(bodies - bodies.mean(axis=0), axis=2).mean())
 

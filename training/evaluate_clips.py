@@ -1,4 +1,4 @@
-"""Evaluate on labelled clips, as the model runs on a robot: frame after frame, by its own crops."""
+"""Evaluate on labelled clips, as the model runs on a robot: frame after frame, by its own crops and ids."""
 
 from __future__ import annotations
 
@@ -13,10 +13,25 @@ from metro_ros.core.clip import TRUTH_FILE, load_clip
 from metro_ros.core.engines import Engine
 from metro_ros.core.errors import SourceError
 from metro_ros.core.estimator import Estimator
-from metro_ros.core.evaluation import FrameErrors, evaluate_frame, summarize
+from metro_ros.core.evaluation import ClipEvaluation, Score, summarize
 from metro_ros.core.skeleton import J14
 
 METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "silhouette_iou")
+COLUMNS = (
+    ("frames", "frames", 8, "d"),
+    ("bodies", "bodies", 8, "d"),
+    ("lost", "lost", 6, "d"),
+    ("MPJPE", "mpjpe_mm", 8, ".1f"),
+    ("PA-MPJPE", "pa_mpjpe_mm", 10, ".1f"),
+    ("MPVPE", "mpvpe_mm", 8, ".1f"),
+    ("IoU", "silhouette_iou", 7, ".3f"),
+    ("recall", "recall", 8, ".3f"),
+    ("precision", "precision", 11, ".3f"),
+    ("MOTA", "mota", 8, ".3f"),
+    ("IDF1", "idf1", 7, ".3f"),
+    ("switches", "id_switches", 10, "d"),
+)
+"""Heading, figure, width and format of the table."""
 
 
 def evaluate_clips(data: Path, bundle: Bundle, engine: Engine) -> dict[str, Any]:
@@ -26,15 +41,16 @@ def evaluate_clips(data: Path, bundle: Bundle, engine: Engine) -> dict[str, Any]
     """
     clips = find_clips(data)
     joints = "J14" if set(J14) <= set(bundle.skeleton.names) else f"{len(bundle.skeleton)} joints"
-    print(f"{'clip':<14}{'frames':>7}{'lost':>6}{'MPJPE':>9}{'PA-MPJPE':>10}{'MPVPE':>9}{'IoU':>7}   (mm, {joints})")
+    print(f"{'clip':<14}" + "".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS) + f"   (mm, {joints})")
     rows, every = {}, []
     for path in clips:
-        errors = run_clip(path, bundle, engine)
-        every += errors
-        rows[path.name] = asdict(summarize(errors))
+        score = run_clip(path, bundle, engine)
+        every.append(score)
+        rows[path.name] = asdict(summarize([score]))
         _print_row(path.name, rows[path.name])
     total = asdict(summarize(every))
     _print_row("all frames", total)
+    print(f"ids kept in {total['clips_kept']} of {total['clips']} clips")
     return total | {"clips": rows}
 
 
@@ -50,19 +66,19 @@ def find_clips(data: Path) -> list[Path]:
     return clips
 
 
-def run_clip(path: Path, bundle: Bundle, engine: Engine) -> list[FrameErrors]:
-    """Follow the person of one clip from its first frame to its last, and compare every frame with its truth."""
-    clip, estimator = load_clip(path), Estimator(bundle, engine)
-    errors = []
+def run_clip(path: Path, bundle: Bundle, engine: Engine) -> Score:
+    """Follow the people of one clip from its first frame to its last, and compare every frame with its truth."""
+    clip = load_clip(path)
+    estimator, evaluation = make_estimator(bundle, engine), ClipEvaluation(clip, bundle)
     for frame, image in enumerate(tqdm(clip.frames(), total=len(clip), desc=path.name, unit="frame", leave=False)):
-        people = estimator(image, clip.camera, frame / clip.fps)
-        errors.append(evaluate_frame(clip, frame, people, bundle))
-    return errors
+        evaluation.add(estimator(image, clip.camera, frame / clip.fps))
+    return evaluation.score()
+
+
+def make_estimator(bundle: Bundle, engine: Engine) -> Estimator:
+    """As the node makes one for a camera."""
+    return Estimator(bundle, engine)
 
 
 def _print_row(name: str, row: dict[str, Any]) -> None:
-    errors = "".join(
-        f"{row[metric]:>{width}.{digits}f}"
-        for metric, width, digits in zip(METRICS, (9, 10, 9, 7), (1, 1, 1, 3), strict=True)
-    )
-    print(f"{name:<14}{row['frames']:>7}{row['lost']:>6}{errors}")
+    print(f"{name:<14}" + "".join(f"{row[figure]:>{width}{style}}" for _, figure, width, style in COLUMNS))

@@ -23,7 +23,7 @@ def person_crops(size: int, folder: Path | None = None, seed: int = 0) -> npt.ND
 
     Args:
         folder: images with one person in each, which is taken whole; None for CROPS frames of the demo clip, cropped
-            around its person with the loose and the off-centre boxes that tracking meets.
+            around who is seen best with the loose and the off-centre boxes that tracking meets.
 
     Raises:
         ConfigError: there are fewer than two readable images in the folder.
@@ -48,7 +48,8 @@ def _clip_crops(size: int, seed: int) -> npt.NDArray[np.uint8]:
     for index, image in enumerate(clip.frames()):
         if index % step:
             continue
-        box = box_from_points(clip.camera.project(clip.vertices(index)), 1.2)
+        person = int(clip.visible[index].argmax())
+        box = box_from_points(clip.camera.project(clip.vertices(index, person)), 1.2)
         shift = random.normal(0, 0.05, 2) * box.size
         loose = Box(box.cx + shift[0], box.cy + shift[1], box.size * random.uniform(0.9, 1.2))
         crops.append(crop_image(image, loose, size))

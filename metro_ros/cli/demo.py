@@ -16,6 +16,7 @@ from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
 from metro_ros.core.clip import Clip, load_clip
 from metro_ros.core.errors import ConfigError, MetroError
 from metro_ros.core.evaluation import check_same_body, scored_joints
+from metro_ros.core.tracking_metrics import MATCH_IOU
 
 CLIP_PATH = default_bundle_path().parent / "demo_clip"
 BAG, OVERLAY, SHEET, SUMMARY, LOGS = "bag", "overlay.mp4", "contact_sheet.png", "summary.json", "logs"
@@ -139,12 +140,18 @@ def play(bundle: Path, clip: Path, rate: float, output: Path) -> None:
 def table(summary: dict[str, Any], clip: Clip, bundle: Bundle) -> list[str]:
     """What a stranger wants to know, line by line."""
     joints = len(scored_joints(bundle.skeleton))
+    kept = "everyone kept one id" if summary["clips_kept"] else f"{summary['id_switches']} ids changed, or were shared"
     latency = f"{summary['latency_ms_p50']:.0f} ms median, {summary['latency_ms_p99']:.0f} ms for 99 of 100"
     rows = [
         ("images played", f"{summary['frames_in']} ({clip.camera.width}x{clip.camera.height})"),
         ("answered", f"{summary['frames_out']} ({summary['fps']:.1f} a second; {summary['dropped']} dropped)"),
         ("camera to people", latency),
-        ("nobody found in", f"{summary['lost']} images"),
+        ("people found", f"{summary['bodies'] - summary['lost']} of {summary['bodies']}, image by image"),
+        (
+            "recall, precision",
+            f"{100 * summary['recall']:.1f} %, {100 * summary['precision']:.1f} % at box IoU {MATCH_IOU:g}",
+        ),
+        ("told apart", f"MOTA {100 * summary['mota']:.1f} %, IDF1 {100 * summary['idf1']:.1f} %; {kept}"),
         ("joint error (MPJPE)", f"{summary['mpjpe_mm']:.0f} mm, {joints} joints, roots laid upon each other"),
         ("aligned (PA-MPJPE)", f"{summary['pa_mpjpe_mm']:.0f} mm, after the best turn, shift and scale"),
         ("vertex error (MPVPE)", f"{summary['mpvpe_mm']:.0f} mm, {bundle.levels[-1]} vertices"),

@@ -18,7 +18,7 @@ from metro_ros.core.crop import Box
 from metro_ros.core.draw import contact_sheet, draw_people
 from metro_ros.core.errors import SourceError
 from metro_ros.core.estimator import Person, TranslationSource
-from metro_ros.core.evaluation import ClipResult, FrameErrors, evaluate_frame, summarize
+from metro_ros.core.evaluation import ClipEvaluation, ClipResult, summarize
 
 SHEET_PICTURES, SHEET_COLUMNS = 20, 5
 TRANSLATION_SOURCES: tuple[TranslationSource, ...] = ("camera", "depth", "nominal")
@@ -63,7 +63,7 @@ def review(bag: Path, topics: tuple[str, str], clip: Clip, bundle: Bundle, overl
     }
     if not answers:
         raise SourceError(f"the bag {bag} holds no people", expected="messages of the node", got="none")
-    errors: dict[int, FrameErrors] = {}
+    evaluation, measured = ClipEvaluation(clip, bundle), 0
     pictures: list[Image] = []
     stamps_ns: list[int] = []
     shown = {round(index) for index in np.linspace(0, len(clip) - 1, SHEET_PICTURES)}
@@ -73,7 +73,10 @@ def review(bag: Path, topics: tuple[str, str], clip: Clip, bundle: Bundle, overl
         for frame, stamp_ns, image in tqdm(matched, total=len(clip), desc="drawing and measuring", unit=" frames"):
             answer = answers.get(stamp_ns)
             people = answer.people if answer else []
-            errors[frame] = evaluate_frame(clip, frame, people, bundle)
+            for _ in range(measured, frame):  # images that never arrived
+                evaluation.add(None)
+            evaluation.add(people)
+            measured = frame + 1
             picture = _picture(image, people, frame, answer is not None, clip, bundle)
             video.write(picture)
             stamps_ns.append(stamp_ns)
@@ -97,10 +100,7 @@ def review(bag: Path, topics: tuple[str, str], clip: Clip, bundle: Bundle, overl
         played_s=period_s * len(stamps_ns),
         latency_ms_p50=float(p50),
         latency_ms_p99=float(p99),
-        result=summarize(
-            errors[frame] if frame in errors else evaluate_frame(clip, frame, None, bundle)
-            for frame in range(len(clip))
-        ),
+        result=summarize([evaluation.score()]),
     )
 
 

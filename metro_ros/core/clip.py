@@ -1,9 +1,11 @@
-"""A labelled clip: frames, and the exact body behind them, to measure a model against.
+"""A labelled clip: frames, and the exact bodies behind them, to measure a model against.
 
     clip.mp4    or frames/ with *.png or *.jpg in order of name
-    truth.npz   rest_vertices (V, 3) float32, metres
+    truth.npz   rest_vertices (P, V, 3) float32, metres, of P people
                 skin_indices (V, K) uint8 or int16; skin_weights (V, K) float16 or float32, rows sum to 1
-                bone_transforms (T, B, 3, 4) float32, camera_from_rest, metres
+                bone_transforms (T, P, B, 3, 4) float32, camera_from_rest, metres
+                visible (T, P) float16, the share of a person's silhouette that shows: neither outside of the image
+                nor behind nearer people or things
                 matrix (3, 3), pixels; size (2,), width and height; fps ()
 
 The bodies are a bone's worth of numbers per frame, not a mesh's: 10 s of a 12,272-vertex body take a few hundred
@@ -30,7 +32,7 @@ INTEGERS = ("uint8", "uint16", "uint32", "int16", "int32", "int64")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """One clip of T frames. camera: of all frames, no distortion; fps: frames a second; the rest as in truth.npz."""
+    """One clip: T frames, P people. camera: of all frames, no distortion; fps: frames a second; the rest: truth.npz."""
 
     path: Path
     camera: Camera
@@ -39,18 +41,24 @@ class Clip:
     skin_indices: npt.NDArray[np.integer]
     skin_weights: npt.NDArray[np.float32]
     bone_transforms: npt.NDArray[np.float32]
+    visible: npt.NDArray[np.float32]
 
     def __len__(self) -> int:
         return len(self.bone_transforms)
 
-    def vertices(self, frame: int) -> npt.NDArray[np.float32]:
+    @property
+    def people(self) -> int:
+        """P, in all frames the same ones."""
+        return len(self.rest_vertices)
+
+    def vertices(self, frame: int, person: int) -> npt.NDArray[np.float32]:
         """(V, 3), metres, camera frame, absolute: linear blend skinning of the rest vertices. Raises IndexError."""
-        bones = self.bone_transforms[frame].reshape(-1, 12)
-        blended = np.zeros((len(self.rest_vertices), 12), np.float32)
+        rest, bones = self.rest_vertices[person], self.bone_transforms[frame, person].reshape(-1, 12)
+        blended = np.zeros((len(rest), 12), np.float32)
         for k in range(self.skin_indices.shape[1]):
             blended += self.skin_weights[:, k, None] * bones[self.skin_indices[:, k]]
         transforms = blended.reshape(-1, 3, 4)
-        return np.einsum("vij,vj->vi", transforms[:, :, :3], self.rest_vertices) + transforms[:, :, 3]
+        return np.einsum("vij,vj->vi", transforms[:, :, :3], rest) + transforms[:, :, 3]
 
     def frames(self) -> Iterator[npt.NDArray[np.uint8]]:
         """The images, uint8 (H, W, 3) BGR, in order. Raises SourceError unless they are T, of the camera's size."""
@@ -109,19 +117,25 @@ def load_clip(path: str | Path) -> Clip:
     def take(name: str, dtypes: tuple[str, ...], *shape: int | None) -> npt.NDArray:
         return take_array(arrays, name, dtypes, shape, fail)
 
-    rest_vertices = take("rest_vertices", FLOATS, None, 3)
-    skin_indices = take("skin_indices", INTEGERS, len(rest_vertices), None)
+    rest_vertices = take("rest_vertices", FLOATS, None, None, 3)
+    people, vertices, _ = rest_vertices.shape
+    if not people:
+        raise fail("rest_vertices", "one person or more", "none")
+    skin_indices = take("skin_indices", INTEGERS, vertices, None)
     skin_weights = take("skin_weights", FLOATS, *skin_indices.shape).astype(np.float32)
-    bone_transforms = take("bone_transforms", FLOATS, None, None, 3, 4)
+    bone_transforms = take("bone_transforms", FLOATS, None, people, None, 3, 4)
+    visible = take("visible", FLOATS, len(bone_transforms), people).astype(np.float32)
     matrix = take("matrix", FLOATS, 3, 3)
     width, height = take("size", INTEGERS, 2).tolist()
     fps = float(take("fps", FLOATS + INTEGERS))
-    bones = bone_transforms.shape[1]
+    bones = bone_transforms.shape[2]
     if skin_indices.size and not (skin_indices.min() >= 0 and skin_indices.max() < bones):
         raise fail("skin_indices", f"0..{bones - 1}", f"{skin_indices.min()}..{skin_indices.max()}")
     sums = skin_weights.sum(axis=1)
     if np.abs(sums - 1).max(initial=0) > 1e-2:
         raise fail("skin_weights", "rows that sum to 1", f"{sums.min():.3f}..{sums.max():.3f}")
+    if visible.size and not (visible.min() >= 0 and visible.max() <= 1):
+        raise fail("visible", "shares, 0..1", f"{visible.min():g}..{visible.max():g}")
     if fps <= 0:
         raise fail("fps", "above 0", fps)
     return Clip(
@@ -133,4 +147,5 @@ def load_clip(path: str | Path) -> Clip:
         # Half precision leaves rows a thousandth off 1, a millimetre at a metre: make them exact.
         skin_weights=skin_weights / sums[:, None],
         bone_transforms=bone_transforms.astype(np.float32),
+        visible=visible,
     )

@@ -1,4 +1,4 @@
-"""How well a model did on a labelled clip: every frame counts, and a frame without an answer counts as a failure."""
+"""How well a model did on a labelled clip: everyone in every frame counts, and who is not found is a failure."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,18 +8,25 @@ import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.bundle import Bundle
+from metro_ros.core.camera import Camera
 from metro_ros.core.clip import Clip
 from metro_ros.core.draw import silhouette
 from metro_ros.core.errors import SourceError
 from metro_ros.core.metrics import mpjpe, mpvpe, pa_mpjpe, silhouette_iou
 from metro_ros.core.skeleton import J14, Skeleton
+from metro_ros.core.tracking_metrics import TrackingCounts, TrackingScore, add_up
 
 MM_PER_M = 1e3
+MIN_VISIBLE = 0.25
+"""Who shows less of the silhouette than this need not be found: no miss when nobody is, no mistake when somebody is.
+A quarter is the head and a shoulder; MOTChallenge asks for a tenth, but of boxes."""
 
 
 class FoundPerson(Protocol):
     """What is compared with the truth; `metro_ros.core.estimator.Person` is one. Metres, camera frame, absolute."""
 
+    @property
+    def id(self) -> int: ...
     @property
     def score(self) -> float: ...
     @property
@@ -31,8 +38,8 @@ class FoundPerson(Protocol):
         """(V, 3), the finest level"""
 
 
-class FrameErrors(NamedTuple):
-    """One frame against its truth. lost: nobody was found."""
+class BodyErrors(NamedTuple):
+    """One body in one frame against its truth. lost: it was not found."""
 
     mpjpe_mm: float
     pa_mpjpe_mm: float
@@ -41,51 +48,130 @@ class FrameErrors(NamedTuple):
     lost: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ClipResult:
-    """Means over all frames of a clip, the `lost` ones among them. See `evaluate_frame` for what each number is."""
+class Score(NamedTuple):
+    """What was measured on one clip, not yet averaged. bodies: everyone's who had to be found, frame by frame."""
 
     frames: int
+    bodies: list[BodyErrors]
+    tracking: TrackingCounts
+
+
+@dataclass(frozen=True, slots=True)
+class ClipResult:
+    """Figures of one clip, or of several.
+
+    frames: how many; bodies: how many had to be found in them (`MIN_VISIBLE`), and lost: how many of these were not.
+    The next four are means over all bodies, the lost ones among them; see `compare_bodies` for what each number is. The
+    rest is about boxes and ids: see `metro_ros.core.tracking_metrics.TrackingCounts`. clips_kept: in how many of the
+    `clips` everyone had one id, and nobody else had it.
+    """
+
+    frames: int
+    bodies: int
     lost: int
     mpjpe_mm: float
     pa_mpjpe_mm: float
     mpvpe_mm: float
     silhouette_iou: float
+    recall: float
+    precision: float
+    mota: float
+    idf1: float
+    id_switches: int
+    clips_kept: int
+    clips: int
 
 
-def evaluate_frame(clip: Clip, frame: int, people: Sequence[FoundPerson] | None, bundle: Bundle) -> FrameErrors:
-    """Compare the person with the highest score among `people` with the body in `frame` of the clip.
+class ClipEvaluation:
+    """Compares the people found in a clip with its truth, frame by frame; 30 ms a body of 12,272 vertices.
+
+    Found people are matched with true ones by the tight boxes of their projected meshes, inside of the image
+    (`TrackingScore`). Where a clip shows one person alone, the errors of its body are those of whoever was found with
+    the highest score, wherever that is.
+    """
+
+    def __init__(self, clip: Clip, bundle: Bundle) -> None:
+        """Raises SourceError when the clip shows another body model than the bundle has."""
+        check_same_body(clip, bundle)
+        self._clip, self._bundle = clip, bundle
+        self._frame = 0
+        self._bodies: list[BodyErrors] = []
+        self._tracking = TrackingScore()
+
+    def add(self, people: Sequence[FoundPerson] | None) -> None:
+        """The next frame's people, None or empty where nobody was found.
+
+        Raises SourceError when there is no next frame, or when two of them share an id.
+        """
+        clip, camera, frame = self._clip, self._clip.camera, self._frame
+        if frame == len(clip):
+            raise SourceError(f"people per frame of {clip.path}", expected=f"{len(clip)} frames", got="more")
+        self._frame += 1
+        found = list(people or ())
+        truths = [clip.vertices(frame, person) for person in range(clip.people)]
+        wanted = clip.visible[frame] >= MIN_VISIBLE
+        pairs = self._tracking.add(
+            np.array([tight_box(truth, camera) for truth in truths]),
+            wanted,
+            np.array([tight_box(person.vertices, camera) for person in found]).reshape(-1, 4),
+            [person.id for person in found],
+        )
+        if clip.people == 1 and found:
+            pairs = {0: max(range(len(found)), key=lambda index: found[index].score)}
+        for person in np.flatnonzero(wanted).tolist():
+            match = found[pairs[person]] if person in pairs else None
+            self._bodies.append(compare_bodies(truths[person], match, camera, self._bundle))
+
+    def score(self) -> Score:
+        """Of all frames; those that were not added count as frames in which nobody was found."""
+        while self._frame < len(self._clip):
+            self.add(None)
+        return Score(len(self._clip), self._bodies, self._tracking.counts())
+
+
+def compare_bodies(
+    truth: npt.NDArray[np.floating], found: FoundPerson | None, camera: Camera, bundle: Bundle
+) -> BodyErrors:
+    """Compare a found body with the vertices (V, 3) of the true one, metres, camera frame.
 
     mpjpe_mm: the `scored_joints` after the roots (mid-hips, wrists) are laid upon each other; pa_mpjpe_mm: the same
     joints after Procrustes alignment; mpvpe_mm: all vertices after the roots are laid upon each other; silhouette_iou:
-    the mesh as it projects into the image, unaligned. The truth's joints are regressed from its vertices.
+    the whole mesh, hidden or not, as it projects into the image, unaligned. The truth's joints are regressed from its
+    vertices.
 
-    Nobody found (None or empty) is a failure: the silhouette scores 0, and the joints and vertices are those of the
-    bundle's template at the true root, what a model would answer that never looks at the image.
-
-    Raises SourceError when the clip shows another body model than the bundle has.
+    None is a failure: the silhouette scores 0, and the joints and vertices are those of the bundle's template at the
+    true root, what a model would answer that never looks at the image.
     """
-    check_same_body(clip, bundle)
-    truth = clip.vertices(frame)
     truth_joints = bundle.joint_regressor @ truth
-    best = max(people, key=lambda person: person.score) if people else None
-    if best is None:
+    if found is None:
         vertices, joints = bundle.template, bundle.joint_regressor @ bundle.template
         overlap = 0.0
     else:
-        vertices, joints = best.vertices, best.joints
+        vertices, joints = found.vertices, found.joints
         faces = bundle.faces[-1]
-        overlap = silhouette_iou(silhouette(vertices, faces, clip.camera), silhouette(truth, faces, clip.camera))
+        overlap = silhouette_iou(silhouette(vertices, faces, camera), silhouette(truth, faces, camera))
     scored = scored_joints(bundle.skeleton)
     root, truth_root = bundle.skeleton.root(joints), bundle.skeleton.root(truth_joints)
     joints, truth_joints = joints[scored] - root, truth_joints[scored] - truth_root
-    return FrameErrors(
+    return BodyErrors(
         mpjpe_mm=MM_PER_M * float(mpjpe(joints, truth_joints)),
         pa_mpjpe_mm=MM_PER_M * float(pa_mpjpe(joints, truth_joints)),
         mpvpe_mm=MM_PER_M * float(mpvpe(vertices, truth, root, truth_root)),
         silhouette_iou=overlap,
-        lost=best is None,
+        lost=found is None,
     )
+
+
+def tight_box(vertices: npt.NDArray[np.floating], camera: Camera) -> npt.NDArray[np.float64]:
+    """Box (4,) px, left, top, right, bottom, of the part of a mesh that the image shows; NaN when it shows none."""
+    pixels = camera.project(vertices)
+    pixels = pixels[np.isfinite(pixels).all(axis=1)]
+    nowhere = np.full(4, np.nan)
+    if not len(pixels):
+        return nowhere
+    edge = np.array((camera.width, camera.height)) - 0.5
+    low, high = np.clip(pixels.min(axis=0), -0.5, edge), np.clip(pixels.max(axis=0), -0.5, edge)
+    return np.concatenate((low, high)) if (high > low).all() else nowhere
 
 
 def scored_joints(skeleton: Skeleton) -> list[int]:
@@ -93,29 +179,50 @@ def scored_joints(skeleton: Skeleton) -> list[int]:
     return skeleton.indices(J14) if set(J14) <= set(skeleton.names) else list(range(len(skeleton)))
 
 
-def summarize(errors: Iterable[FrameErrors]) -> ClipResult:
-    """Average over frames, of one clip or of many. Raises SourceError when there are none."""
-    rows = list(errors)
+def summarize(scores: Iterable[Score]) -> ClipResult:
+    """Figures of one clip or of many, everyone in every frame weighed equally. Raises SourceError without any."""
+    every = list(scores)
+    rows = [body for score in every for body in score.bodies]
     if not rows:
-        raise SourceError("nothing to evaluate", expected="one frame or more", got="none")
-    means = np.mean([row[:4] for row in rows], axis=0)
-    return ClipResult(len(rows), sum(row.lost for row in rows), *map(float, means))
+        raise SourceError("nothing to evaluate", expected="one person in one frame, or more", got="none")
+    mpjpe_mm, pa_mpjpe_mm, mpvpe_mm, overlap = np.mean([row[:4] for row in rows], axis=0).tolist()
+    tracking = add_up(score.tracking for score in every)
+    return ClipResult(
+        frames=sum(score.frames for score in every),
+        bodies=len(rows),
+        lost=sum(row.lost for row in rows),
+        mpjpe_mm=mpjpe_mm,
+        pa_mpjpe_mm=pa_mpjpe_mm,
+        mpvpe_mm=mpvpe_mm,
+        silhouette_iou=overlap,
+        recall=tracking.recall,
+        precision=tracking.precision,
+        mota=tracking.mota,
+        idf1=tracking.idf1,
+        id_switches=tracking.switches,
+        clips_kept=tracking.clips_kept,
+        clips=tracking.clips,
+    )
 
 
 def evaluate_clip(clip: Clip, people_per_frame: Sequence[Sequence[FoundPerson] | None], bundle: Bundle) -> ClipResult:
-    """Compare the people found in each frame of `clip` with its truth; some 30 ms a frame for 12,272 vertices.
+    """Compare the people found in each frame of `clip` with its truth; see `ClipEvaluation`.
 
     people_per_frame: one entry a frame, None or empty where nobody was found. Raises SourceError when their number is
-    not the clip's, or when the clip shows another body model than the bundle has.
+    not the clip's, when two people in a frame share an id, or when the clip shows another body model than the bundle
+    has.
     """
     if len(people_per_frame) != len(clip):
         raise SourceError(f"people per frame of {clip.path}", expected=f"{len(clip)} frames", got=len(people_per_frame))
-    return summarize(evaluate_frame(clip, frame, people, bundle) for frame, people in enumerate(people_per_frame))
+    evaluation = ClipEvaluation(clip, bundle)
+    for people in people_per_frame:
+        evaluation.add(people)
+    return summarize([evaluation.score()])
 
 
 def check_same_body(clip: Clip, bundle: Bundle) -> None:
     """Raises SourceError when the clip shows another body model than the bundle has."""
-    vertices = len(clip.rest_vertices)
+    vertices = clip.rest_vertices.shape[1]
     if vertices != bundle.levels[-1]:
         raise SourceError(
             f"the clip {clip.path} shows another body than the model {bundle.manifest.name} has",

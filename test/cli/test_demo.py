@@ -17,7 +17,8 @@ from metro_ros.core.errors import SourceError
 
 FIELDS = {
     "frames_in", "frames_out", "fps", "latency_ms_p50", "latency_ms_p99", "dropped", "mpjpe_mm", "pa_mpjpe_mm",
-    "mpvpe_mm", "silhouette_iou", "bag", "overlay",
+    "mpvpe_mm", "silhouette_iou", "bodies", "lost", "recall", "precision", "mota", "idf1", "id_switches", "clips_kept",
+    "bag", "overlay",
 }  # fmt: skip
 
 
@@ -42,6 +43,8 @@ def test_the_summary_has_every_figure(played: tuple[Path, str]) -> None:
     answered = summary["frames_out"] / FRAMES  # all of them but on a machine that is busy with other things
     assert answered >= 0.5
     assert summary["mpjpe_mm"] < 60 and summary["silhouette_iou"] > 0.7 * answered  # it knows its ellipsoid
+    assert summary["recall"] >= answered - 0.01 and summary["precision"] == 1
+    assert (summary["id_switches"], summary["clips_kept"]) == (0, 1) and "everyone kept one id" in said
     assert 0 < summary["latency_ms_p50"] <= summary["latency_ms_p99"]
     assert f"{summary['mpjpe_mm']:.0f} mm" in said and "Limits:" in said
 

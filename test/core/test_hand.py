@@ -15,7 +15,7 @@ from metro_ros.core.crop import Box
 from metro_ros.core.draw import draw_people, silhouette
 from metro_ros.core.engines import available_engines, open_engine
 from metro_ros.core.estimator import MIN_EXTENT, Estimator, decode
-from metro_ros.core.evaluation import evaluate_frame
+from metro_ros.core.evaluation import compare_bodies
 from metro_ros.core.metrics import silhouette_iou
 
 CAMERA = Camera(640, 480, np.array(((500.0, 0, 320), (0, 500, 240), (0, 0, 1))))
@@ -71,19 +71,19 @@ def test_a_hand_is_drawn(hand_bundle: Bundle) -> None:
 
 def test_a_hand_is_scored_on_all_its_joints_relative_to_the_wrist(hand_bundle: Bundle, tmp_path: Path) -> None:
     write_tiny_clip(tmp_path / "clip")
-    clip = dataclasses.replace(load_clip(tmp_path / "clip"), rest_vertices=tiny_mesh(hand=True)["template"])
-    truth = clip.vertices(FRAMES - 1)
+    clip = dataclasses.replace(load_clip(tmp_path / "clip"), rest_vertices=tiny_mesh(hand=True)["template"][None])
+    truth = clip.vertices(FRAMES - 1, 0)
     joints = (hand_bundle.joint_regressor @ truth).astype(np.float32)
     shift = np.array((0.1, -0.05, 0.3), np.float32)
     (hand,) = Estimator(hand_bundle, open_engine(hand_bundle, "onnxruntime", threads=1))(
         person_image(640, 480, (300, 240), 200, hand=True), CAMERA
     )
     placed = dataclasses.replace(hand, joints=joints + shift, vertices=(truth + shift).astype(np.float32))
-    errors = evaluate_frame(clip, FRAMES - 1, [placed], hand_bundle)
+    errors = compare_bodies(truth, placed, clip.camera, hand_bundle)
     assert errors.mpjpe_mm == pytest.approx(0, abs=1e-3) and errors.mpvpe_mm == pytest.approx(0, abs=1e-3)
     bent = placed.joints.copy()
     bent[HAND_21.index("Pinky_4"), 2] += 0.021
-    errors = evaluate_frame(clip, FRAMES - 1, [dataclasses.replace(placed, joints=bent)], hand_bundle)
+    errors = compare_bodies(truth, dataclasses.replace(placed, joints=bent), clip.camera, hand_bundle)
     assert errors.mpjpe_mm == pytest.approx(1, abs=1e-3)  # 21 mm of one joint in 21
 
 

@@ -37,7 +37,10 @@ def test_every_clip_and_their_mean(
     assert first == second and {name: first[name] for name in METRICS} == {
         name: pytest.approx(report[name]) for name in METRICS
     }
+    assert (report["recall"], report["precision"], report["mota"], report["idf1"]) == (1, 1, 1, 1)
+    assert (report["id_switches"], report["clips_kept"], first["clips_kept"]) == (0, 2, 1)
     table = capsys.readouterr().out
+    assert "ids kept in 2 of 2 clips" in table and "MOTA" in table
     assert "clip_0001" in table and f"{report['pa_mpjpe_mm']:.1f}" in table
 
 

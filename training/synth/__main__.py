@@ -39,6 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=ClipConfig().frames, help="most frames a clip (%(default)s)")
+    parser.add_argument("--people", type=int, default=ClipConfig().people, help="in a clip (%(default)s)")
+    parser.add_argument("--crossing", action="store_true", help="clips of people who pass behind each other")
+    parser.add_argument("--occluders", type=int, default=ClipConfig().occluders, help="things before people, in a clip")
     parser.add_argument("--only", default="", help="comma-separated recordings to use")
     parser.add_argument("--exclude", default="", help="comma-separated recordings to leave out")
     parser.add_argument("--unseen-people", action="store_true", help="crops of the people in clips, for validation")
@@ -65,6 +68,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if min(count, options.frames, options.shard_size) < 1:
             raise ConfigError("nothing to make", expected="at least one clip, crop and frame", got=str(count))
+        if options.people < 1 + options.crossing or options.occluders < 0:
+            raise ConfigError(
+                "people and things in a clip",
+                expected="one person or more, two with --crossing, and no less than 0 things",
+                got=f"{options.people} and {options.occluders}",
+            )
         if not 0 <= options.occluded <= 1:
             raise ConfigError("share of occluded crops", expected="0 to 1", got=options.occluded)
         training_bank = load_body_bank(*TRAINING_BANK, options.cache)
@@ -83,7 +92,13 @@ def main(arguments: list[str] | None = None) -> int:
             write_shards(maker, options.out, options.seed, count, size=size, first=options.first_shard)
             print(f"{count / (time.monotonic() - began):.0f} crops a second, one process, drawn by {renderer}")
         else:
-            write_clips(bank, mesh, motions, count, options.seed, options.out, ClipConfig(frames=options.frames))
+            config = ClipConfig(
+                frames=options.frames,
+                people=options.people,
+                crossing=options.crossing,
+                occluders=options.occluders,
+            )
+            write_clips(bank, mesh, motions, count, options.seed, options.out, config)
     except MetroError as error:
         print(f"synth: {error}", file=sys.stderr)
         return 2
