@@ -65,20 +65,22 @@ class Tracker:
         detected: a detection, not the track itself, led to these looks. Of several that coincide the one counts that
         was looked at most squarely; those that coincide with whom this image showed already are left out.
         """
+        seen = self.seen()
+        alike = _alike([track.look for track in seen if track.look is not None] + list(looks))[len(seen) :]
         fresh: list[int] = []
         for index in sorted(range(len(looks)), key=lambda index: looks[index].change):
-            twins = [track for track in self.seen() if _are_same(looks[index], track.look)]
+            twins = [track for track, same in zip(seen, alike[index], strict=False) if same]
             for track in twins:
                 track.detected |= detected
-            if not twins and not any(_are_same(looks[index], looks[other]) for other in fresh):
+            if not twins and not alike[index, [len(seen) + other for other in fresh]].any():
                 fresh.append(index)
         unseen = [track for track in self.tracks if track.look is None]
         cost = self._costs(unseen, [looks[index] for index in fresh])
         pairs = assign(cost, float(np.max(cost, where=np.isfinite(cost), initial=MAX_COST)) + 1e-9)
-        everyone = [track.look for track in self.seen()] + [looks[fresh[column]] for _, column in pairs]
-        for row, column in pairs:
-            look = looks[fresh[column]]
-            unseen[row].see(look, self._now_s, config.box_smoothing, _is_covered(look, everyone))
+        matched = [looks[fresh[column]] for _, column in pairs]
+        covered = _covered(matched, [track.look for track in seen if track.look is not None])
+        for (row, _), look, behind in zip(pairs, matched, covered, strict=True):
+            unseen[row].see(look, self._now_s, config.box_smoothing, behind)
             unseen[row].detected |= detected
         taken = {column for _, column in pairs}
         return [index for column, index in enumerate(fresh) if column not in taken]
@@ -158,16 +160,21 @@ def _bounds(looks: Sequence[Look | None]) -> npt.NDArray[np.float64]:
     return np.array([look.bounds for look in looks if look is not None]).reshape(-1, 4)
 
 
-def _are_same(look: Look, other: Look | None) -> bool:
-    """Whether two looks show one person."""
-    if other is None or overlap(look.bounds[None], other.bounds[None])[0, 0] <= SAME_IOU:
-        return False
-    apart = np.linalg.norm(look.joints_px - other.joints_px, axis=1)
-    side = float((look.bounds[2:] - look.bounds[:2]).max())
-    return float(np.nanmean(apart)) < SAME_JOINTS * side
+def _alike(looks: Sequence[Look]) -> npt.NDArray[np.bool_]:
+    """Which looks (L, L) show one person."""
+    bounds = _bounds(looks)
+    alike = np.eye(len(looks), dtype=np.bool_)
+    for one, other in np.argwhere(np.triu(overlap(bounds, bounds) > SAME_IOU, 1)).tolist():
+        apart = np.linalg.norm(looks[one].joints_px - looks[other].joints_px, axis=1)
+        side = (bounds[one, 2:] - bounds[one, :2]).max()
+        alike[one, other] = alike[other, one] = float(np.nanmean(apart)) < SAME_JOINTS * side
+    return alike
 
 
-def _is_covered(look: Look, others: Sequence[Look | None]) -> bool:
-    """Whether someone nearer stands before much of it."""
-    nearer = _bounds([other for other in others if other is not None and other.translation[2] < look.translation[2]])
-    return bool((_shared(look.bounds[None], nearer) > COVERED * _areas(look.bounds[None])[:, None]).any())
+def _covered(looks: Sequence[Look], others: Sequence[Look]) -> list[bool]:
+    """Of each of the looks, whether someone nearer, of them or of the others, stands before much of it."""
+    everyone = [*looks, *others]
+    depth, bounds = np.array([look.translation[2] for look in everyone]), _bounds(looks)
+    part = _shared(bounds, _bounds(everyone)) / np.maximum(_areas(bounds), 1e-9)[:, None]
+    nearer = depth < depth[: len(looks), None]
+    return [bool(row.any()) for row in (part > COVERED) & nearer]
