@@ -10,6 +10,10 @@ from metro_ros.core.camera import Camera
 from metro_ros.core.engines import Engine
 from metro_ros.core.errors import CameraError, MetroError
 from metro_ros.core.estimator import Estimator, Person, Request, estimate_together
+from metro_ros.core.estimator_config import EstimatorConfig
+
+ALONE = EstimatorConfig(birth_looks=1)
+"""For an image that no other one follows, which could confirm who is not sure."""
 
 
 class View(NamedTuple):
@@ -57,7 +61,7 @@ def unrelated(
     """
     ids = itertools.count(1)
     for batch in _batches(views, together):
-        requests = [Request(Estimator(bundle, engine, ids=ids), view.frame.image, view.camera) for view in batch]
+        requests = [Request(Estimator(bundle, engine, ALONE, ids), view.frame.image, view.camera) for view in batch]
         for view, people in zip(batch, estimate_together(requests, together), strict=True):
             if isinstance(people, Exception):
                 raise people

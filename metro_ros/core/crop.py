@@ -30,6 +30,11 @@ class Box:
         if not (math.isfinite(self.cx) and math.isfinite(self.cy) and math.isfinite(self.size) and self.size > 0):
             raise ConfigError("a box must be finite and have a positive side", got=(self.cx, self.cy, self.size))
 
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom, px."""
+        half = self.size / 2
+        return self.cx - half, self.cy - half, self.cx + half, self.cy + half
+
     def to_pixels(self, points_uv: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
         """Normalised crop coordinates (..., 2) → image pixels (..., 2)."""
         return points_uv * (self.size / 2) + np.array((self.cx, self.cy))

@@ -22,8 +22,9 @@ class Everyone:
     """Whom a stream of images shows.
 
     Whoever is followed takes one look, at the crop where it must be now; so does whoever is hidden, while that crop is
-    in the image. The detector is asked only now and then, and when no one is followed, when someone has just been lost,
-    or when someone new is not yet sure; only a detection that no one explains is looked at, twice if need be.
+    in the image and no one else in it. The detector is asked only now and then, and when no one is followed, when
+    someone has just been lost, or when someone new is not yet sure; only a detection that no one explains is looked at,
+    twice if need be.
     """
 
     def __init__(self, sight: Sight, detector: Detector | None = None) -> None:
@@ -52,7 +53,7 @@ class Everyone:
         """
         self._begin(stamp)
         tracker, padding = self._tracker, self._sight.padding(config)
-        crops = [possible_box(track.crop(padding), image, config) for track in tracker.tracks]
+        crops = [possible_box(crop, image, config) for crop in tracker.crops(padding)]
         crops = [crop for crop in crops if is_visible(crop, image, config)]
         looks = yield from self._sight.look(image, camera, crops, config)
         tracker.match([look for look in looks if not is_nobody(look, image, config)], config)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.assignment import assign
+from metro_ros.core.crop import Box
 from metro_ros.core.detect import Detections
 from metro_ros.core.estimator_config import EstimatorConfig
 from metro_ros.core.look import Look
@@ -46,6 +47,20 @@ class Tracker:
         for track in self.tracks:
             track.was_seen, track.look, track.detected = track.look is not None, None, False
             track.predict(now_s)
+
+    def crops(self, padding: float) -> list[Box]:
+        """Where to look for everyone; not for the hidden one whose crop holds someone else, whom the network would see.
+
+        Only a detection brings that one back. padding: side of the box over the extent of the person.
+        """
+        crops = [track.crop(padding) for track in self.tracks]
+        followed = np.array([track.bounds for track in self.tracks if track.was_seen]).reshape(-1, 4)
+        shared = _shared(np.array([box.bounds() for box in crops]).reshape(-1, 4), followed)
+        return [
+            crop
+            for track, crop, others in zip(self.tracks, crops, shared, strict=True)
+            if track.was_seen or not others.any()
+        ]
 
     def seen(self) -> list[Track]:
         """Everyone whom this image shows, confirmed or not, the longest known first."""

@@ -42,7 +42,7 @@ class Feed:
         self.estimator = estimator
         self.config = config
         self.statistics = Statistics()
-        self.outputs = Outputs(node, estimator.bundle, name)
+        self.outputs = Outputs(node, estimator.bundle, estimator.config.max_people, name)
         self._node = node
         self._log = node.get_logger().get_child(name) if name else node.get_logger()
         self._camera: Camera | None = None

@@ -95,8 +95,7 @@ class World:
             return looks
 
         cropped = []
-        for track in tracker.tracks:  # its crop shows whoever is visible nearest to the middle of it
-            crop = track.crop(1.25)
+        for crop in tracker.crops(1.25):  # it shows whoever is visible nearest to the middle of it
             middles = {abs(seen_at(*self.walkers[index].at(t)).box.cx - crop.cx): index for index in visible}
             cropped += [middles[off] for off in middles if off == min(middles) and off < crop.size / 2]
         tracker.match(looks_at(self.random.permutation(cropped)), self.config)
@@ -235,6 +234,23 @@ def test_whoever_foresaw_a_look_better_has_it() -> None:
         tracker.begin(0.1)
         assert tracker.match([seen_at(0.0, 3.1), seen_at(0.0, 3.05)], CONFIG) == []
         assert tracker.end(CONFIG, False) == [near]
+
+
+def test_a_hidden_one_is_not_looked_for_in_a_crop_that_shows_someone_else() -> None:
+    tracker = Tracker(EXTENT_M)
+    tracker.begin(0.0)
+    for x in (-1.0, 0.0, 2.0):
+        tracker.add(seen_at(x, 4.0), 0.9, CONFIG)
+    tracker.end(CONFIG, True)
+    for hidden, looked_at in ((0, 2), (2, 3)):  # the crop around the first one reaches the second one
+        looks = [seen_at(x, 4.0) for x in np.delete((-1.0, 0.0, 2.0), hidden)]
+        tracker.begin(0.1)
+        tracker.match([seen_at(x, 4.0) for x in (-1.0, 0.0, 2.0)], CONFIG)
+        tracker.begin(0.2)
+        assert len(tracker.crops(1.25)) == 3
+        tracker.match(looks, CONFIG)
+        tracker.begin(0.3)
+        assert len(tracker.crops(1.25)) == looked_at
 
 
 def test_one_person_explains_one_detection() -> None:
