@@ -98,6 +98,28 @@ def test_whoever_comes_later_is_found_and_gets_a_new_id(estimator: Estimator) ->
     assert old.id == before.id and new.id > old.id and new.box.cx == pytest.approx(500, abs=2)
 
 
+def test_whoever_is_lost_is_searched_in_the_same_image(estimator: Estimator, detector: Blobs) -> None:
+    image = scene((120, 100), (320, 100))
+    first = columns(estimator(image, CAMERA, 0.0))
+    assert len(estimator(image, CAMERA, 0.03)) == 2 and detector.calls == 1
+    jumped = estimator(scene((120, 100), (540, 100)), CAMERA, 0.06)
+    assert sorted(columns(jumped).values()) == pytest.approx([120, 540], abs=2) and detector.calls == 2
+    assert {person.id for person in jumped} - set(first) == {jumped[1].id}, "too far to be the same"
+    estimator(scene((120, 100), (540, 100)), CAMERA, 0.09)
+    assert detector.calls == 2
+
+
+@pytest.mark.parametrize(("max_passes", "calls"), [(3, [1, 1]), (1, [1])])
+def test_a_loose_box_is_looked_at_twice(tiny_bundle: Bundle, engine: Counting, max_passes: int, calls: list) -> None:
+    estimator = Estimator(tiny_bundle, engine, EstimatorConfig(max_passes=max_passes))  # type: ignore[arg-type]
+    (person,) = estimator(scene((300, 100)), CAMERA, 0.0, boxes_of((320, 160)))
+    assert engine.calls == calls and person.box.cx == pytest.approx(300, abs=2)
+    engine.calls.clear()
+    estimator.reset()
+    estimator(scene((300, 100)), CAMERA, 0.1, boxes_of((300, 100)))
+    assert engine.calls == [1], "a tight one once"
+
+
 def test_ids_survive_half_a_second_out_of_sight(estimator: Estimator, detector: Blobs) -> None:
     first = columns(estimator(scene((100, 100), (500, 140)), CAMERA, 0.0))
     hidden_calls = 0

@@ -253,6 +253,22 @@ def test_a_hidden_one_is_not_looked_for_in_a_crop_that_shows_someone_else() -> N
         assert len(tracker.crops(1.25)) == looked_at
 
 
+@pytest.mark.parametrize("nearer", [3.0, 8.0])
+def test_who_is_covered_is_foreseen_by_how_it_moved_before(nearer: float) -> None:
+    """Behind someone nearer the network mixes up both; who stands before someone is seen as it is."""
+    tracker = Tracker(EXTENT_M)
+    for n in range(8):
+        tracker.begin(n / FPS)
+        mixed = 0.3 if n == 7 else 0.0  # 30 cm towards the other one
+        looks = [seen_at(-0.5 + mixed, 5.0), seen_at(0.0, nearer)]
+        for index in tracker.match(looks, CONFIG, detected=True):
+            tracker.add(looks[index], 0.9, CONFIG)
+        assert len(tracker.end(CONFIG, True)) == 2
+    tracker.begin(8 / FPS)
+    x = tracker.tracks[0].position[0]
+    assert x == pytest.approx(-0.5, abs=0.06) if nearer < 5 else x > -0.2
+
+
 def test_one_person_explains_one_detection() -> None:
     tracker = Tracker(EXTENT_M)
     tracker.begin(0.0)
