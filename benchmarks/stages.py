@@ -15,7 +15,8 @@ from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
 from metro_ros.core.camera import Camera, solve_translation
 from metro_ros.core.crop import crop_image
 from metro_ros.core.engines import open_engine
-from metro_ros.core.estimator import Estimator, Person, Request, decode, estimate_together
+from metro_ros.core.estimator import Estimator, Person, Request, estimate_together
+from metro_ros.core.look import decode
 from metro_ros.ros.conversions import image_from_message, people_to_message
 from metro_ros.ros.joint_writer import JointWriter
 from metro_ros.ros.mesh_writer import MeshWriter

@@ -11,6 +11,10 @@ from metro_ros.core.detect import Detector
 from metro_ros.core.engines import Engine
 from metro_ros.core.errors import CameraError, MetroError
 from metro_ros.core.estimator import Estimator, Person, Request, estimate_together
+from metro_ros.core.estimator_config import EstimatorConfig
+
+ALONE = EstimatorConfig(birth_looks=1)
+"""For an image that no other one follows, which could confirm who is not sure."""
 
 
 class View(NamedTuple):
@@ -60,7 +64,7 @@ def unrelated(
     """
     ids = itertools.count(1)
     for batch in _batches(views, together):
-        estimators = (Estimator(bundle, engine, ids=ids, detector=detector) for _ in batch)
+        estimators = (Estimator(bundle, engine, ALONE, ids, detector) for _ in batch)
         requests = [
             Request(estimator, view.frame.image, view.camera) for estimator, view in zip(estimators, batch, strict=True)
         ]

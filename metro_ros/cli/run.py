@@ -94,6 +94,7 @@ class Results:
         """Raises SourceError when nothing can be written to `directory`."""
         self.frames = 0
         self.frames_with_people = 0
+        self.ids: set[int] = set()
         self.overlays: list[Path] = []
         self.pictures = source.kind in ("image", "folder")
         self.result = directory / RESULT_FILE
@@ -147,6 +148,7 @@ class Results:
         self._file.write((",\n  " if self.frames else "\n  ") + json.dumps(entry))
         self.frames += 1
         self.frames_with_people += bool(people)
+        self.ids |= {person.id for person in people}
 
     def _write_picture(self, frame: Frame, overlay: npt.NDArray[np.uint8]) -> None:
         if self.pictures:
@@ -212,14 +214,18 @@ def found_text(name: str, people: list[Person]) -> str:
     if not people:
         return f"{name}: nothing found"
     guess = " by an assumed field of view" if people[0].translation_source == "nominal" else ""
-    return f"{name}: found " + "; ".join(f"{p.translation[2]:.2f} m away{guess}, score {p.score:.2f}" for p in people)
+    count = f"{len(people)}: " if len(people) > 1 else ""
+    nearest_first = sorted(people, key=lambda person: float(person.translation[2]))
+    each = (f"{person.translation[2]:.2f} m away{guess}, score {person.score:.2f}" for person in nearest_first)
+    return f"{name}: found {count}" + "; ".join(each)
 
 
 def _report(writer: Results, source: Source, bundle: Bundle, interrupted: bool) -> None:
     """Say how much was found, where it lies, and what the model can and can't do."""
     if source.kind != "image":
         ending = " before the interruption" if interrupted else ""
-        print(f"Found in {writer.frames_with_people} of {writer.frames} frames{ending}")
+        whom = f": {len(writer.ids)} of them" if len(writer.ids) > 1 and not writer.pictures else ""
+        print(f"Found in {writer.frames_with_people} of {writer.frames} frames{whom}{ending}")
     more = f" and {len(writer.overlays) - 1} more" if len(writer.overlays) > 1 else ""
     if writer.overlays:
         print(f"Written: {writer.overlays[0]}{more}")

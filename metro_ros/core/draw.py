@@ -1,5 +1,6 @@
 """Pictures: people over their image, silhouettes, and contact sheets."""
 
+import colorsys
 from collections.abc import Sequence
 
 import cv2
@@ -16,25 +17,22 @@ from metro_ros.core.skeleton import Skeleton
 Image = npt.NDArray[np.uint8]
 Color = tuple[int, int, int]
 
-PALETTE_BGR: tuple[Color, ...] = (
-    (225, 175, 75),
-    (90, 160, 250),
-    (120, 205, 120),
-    (200, 120, 215),
-    (90, 215, 235),
-    (120, 120, 240),
-    (205, 205, 110),
-    (160, 130, 110),
-)
 SIDE_BGR: dict[str, Color] = {"left": (60, 200, 60), "right": (60, 60, 230), "middle": (230, 230, 230)}
 LIGHT = np.array((-0.3, -0.5, -0.8)) / np.linalg.norm((-0.3, -0.5, -0.8))
 """Unit vector towards the light, camera axes: from above, left of the camera."""
 AMBIENT = 0.35
+GOLDEN_RATIO = (5**0.5 - 1) / 2
+SATURATION, VALUE = 0.6, 0.9
+"""Of people's colours."""
 
 
 def person_color(person_id: int) -> Color:
-    """Colour of a person, BGR: one per id, the same in every picture and message."""
-    return PALETTE_BGR[person_id % len(PALETTE_BGR)]
+    """Colour of a person, BGR: one per id, the same in every picture and message.
+
+    Hues step by the golden ratio, so that ids that follow each other lie far apart, and none comes twice.
+    """
+    red, green, blue = colorsys.hsv_to_rgb((person_id * GOLDEN_RATIO) % 1, SATURATION, VALUE)
+    return round(255 * blue), round(255 * green), round(255 * red)
 
 
 def draw_people(

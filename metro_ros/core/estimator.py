@@ -1,7 +1,6 @@
 """The estimator: an image and its camera in, people in metres out, one image after the other or several together."""
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -9,47 +8,22 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from metro_ros.core.batching import Steps, View, run_together
+from metro_ros.core.batching import Steps, run_together
 from metro_ros.core.bundle import Bundle
-from metro_ros.core.camera import Camera, solve_translation, weak_perspective_px
-from metro_ros.core.config import check_settings, setting
-from metro_ros.core.crop import Box, box_from_points, check_image, whole_image_box
+from metro_ros.core.camera import Camera
+from metro_ros.core.crop import Box, check_image, whole_image_box
 from metro_ros.core.detect import Detections, Detector
-from metro_ros.core.engines import Engine, Output, open_engine
+from metro_ros.core.engines import Engine, open_engine
 from metro_ros.core.errors import CameraError, ConfigError, ImageError
-from metro_ros.core.mirror import mirror_output
+from metro_ros.core.estimator_config import EstimatorConfig
+from metro_ros.core.following import Everyone
+from metro_ros.core.look import Look, Sight, is_nobody, possible_box
+from metro_ros.core.track import Track
 
 TranslationSource = Literal["camera", "depth", "nominal"]
 
 MIN_IMAGE_PX = 16
 """No person can be told in an image with a shorter side."""
-MIN_EXTENT = 0.02
-"""Smallest part of the crop's side that the template fills under a weak-perspective scale that is believed."""
-PLACEMENT_POINTS = 64
-"""Placement takes the coarsest level with at least as many vertices: 0.3 ms, and no better with more."""
-OUTLINE_POINTS = 1000
-"""The outline, which gives the next box, takes the coarsest level with at least as many vertices."""
-
-
-@dataclass(frozen=True, slots=True)
-class EstimatorConfig:
-    """How a person is found, followed and lost."""
-
-    max_passes: int = setting(3, "most looks at a new person, from the whole image inwards", 1, 10)
-    settled: float = setting(
-        0.05, "a box that moved and grew by less than this fraction of its side is settled", 0.0, 1.0
-    )
-    min_score: float = setting(0.3, "mean joint confidence under which a person is lost", 0.0, 1.0)
-    min_visible: float = setting(0.2, "part of the box, or of the image if smaller, that both must share", 0.0, 1.0)
-    min_box_px: float = setting(16.0, "smallest side of a person's box, pixels", 2.0)
-    max_box_ratio: float = setting(4.0, "largest side of a person's box, in larger sides of the image", 1.0)
-    box_smoothing: float = setting(0.0, "part of the previous box in the next one; poses are never smoothed", 0.0, 0.95)
-    padding: float | None = setting(
-        None, "side of the box over the extent of the person; the model's own if unset", 1.0, 4.0
-    )
-
-    def __post_init__(self) -> None:
-        check_settings(self)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,47 +47,26 @@ class Person:
     joint_confidence: npt.NDArray[np.float32] | None
 
 
-class Body(NamedTuple):
-    """A decoded answer of the network: root-relative, metres, float32, axes of the camera."""
-
-    joints: npt.NDArray[np.float32]
-    """(J, 3)"""
-    vertices: npt.NDArray[np.float32]
-    """(V, 3)"""
-    anchors: npt.NDArray[np.float32]
-    """(M, 3), the vertices that placement takes"""
-    anchors_px: npt.NDArray[np.floating]
-    """(M, 2), where the network sees them in the image"""
-    confidence: npt.NDArray[np.float32] | None
-    """(J,)"""
-    score: float
-    """Mean joint confidence, 1 without; 0 when the weak-perspective scale is impossible"""
-
-
-class _Look(NamedTuple):
-    """What one look at one crop gave: the person without an id, and the box around it."""
-
-    body: Body
-    translation: npt.NDArray[np.float64]
-    box: Box
-
-
 class _Found(NamedTuple):
     """Who is in an image, not yet numbered."""
 
-    looks: Sequence[_Look]
-    followed: bool
-    """Whether it is whom the image before showed"""
+    people: Sequence[tuple[Track, Look]]
     camera: Camera
 
 
 class Estimator:
-    """People in a stream of images; one person for now.
+    """People in a stream of images.
 
-    The first crop is the whole image. It is re-centred on the projected mesh until it settles, then follows the mesh
-    from image to image with one look each. The person is lost when the score falls under `min_score`, when the box
-    leaves the image, or when its size is impossible; then the search starts over in the same image, and whoever it
-    finds gets a new id. It also starts over when the image size changes or the time stamp jumps back.
+    With a detector, or once it was given detections, everyone is followed, see `Everyone`: the mesh of one image gives
+    the crop of the next one, and detections are needed only to find who is new. Who is hidden is remembered for
+    `max_lost_s`, and has its id back when it appears near where it must be.
+
+    Without, one person is: the first crop is the whole image. It is re-centred on the projected mesh until it settles,
+    then follows the mesh from image to image with one look each. The person is lost when the score falls under
+    `min_score`, when the box leaves the image, or when its size is impossible; then the search starts over in the same
+    image, and whoever it finds gets a new id.
+
+    Everything starts over when the image size changes or the time stamp jumps back.
     """
 
     def __init__(
@@ -126,35 +79,41 @@ class Estimator:
     ) -> None:
         """engine: None opens the fastest one (see `open_engine`, whose errors it raises).
 
-        ids: of new people; estimators that share one never give the same id. detector: whom to ask where no one is
-        followed; estimators may share one.
+        ids: of new people; estimators that share one never give the same id. detector: stays the caller's to close.
         """
         self.bundle = bundle
         self.engine = engine if engine is not None else open_engine(bundle)
         self.config = config if config is not None else EstimatorConfig()
-        self._anchor_rows = _level_rows(bundle, PLACEMENT_POINTS)
-        self._outline_rows = _level_rows(bundle, OUTLINE_POINTS)
-        self._detector = detector
+        self._sight = Sight(bundle)
+        self._everyone = Everyone(self._sight, detector)
+        self._is_detected = detector is not None
         self._ids = ids if ids is not None else itertools.count(1)
-        self._id = 0
         self.reset()
 
     def reset(self) -> None:
         """Forget whom it follows. Ids go on counting."""
+        self._everyone.reset()
+        self._only: Track | None = None
         self._box: Box | None = None
         self._image_size: tuple[int, int] | None = None
         self._stamp: float | None = None
 
     def __call__(
-        self, image: npt.NDArray[np.uint8], camera: Camera | None = None, stamp: float | None = None
+        self,
+        image: npt.NDArray[np.uint8],
+        camera: Camera | None = None,
+        stamp: float | None = None,
+        detections: Detections | None = None,
     ) -> list[Person]:
         """People in `image`, uint8 (H, W, 3) BGR; none found is an empty list.
 
-        camera: of this image size; None assumes `Camera.nominal_for` it. stamp: seconds, to notice a clock that jumps
-        back. Raises ImageError for an image of another type or too small, CameraError for a camera of another image
-        size, EngineError when the network fails; it can be called with the next image after any of them.
+        camera: of this image size; None assumes `Camera.nominal_for` it. stamp: seconds, to know how long someone was
+        hidden, and to notice a clock that jumps back. detections: in this image, in the place of the detector's; None:
+        there are none of this image, which is not the same as nobody in it. Raises ImageError for an image of another
+        type or too small, CameraError for a camera of another image size, EngineError when the network or the detector
+        fails; it can be called with the next image after any of them.
         """
-        (people,) = estimate_together([Request(self, image, camera, stamp)])
+        (people,) = estimate_together([Request(self, image, camera, stamp, detections)])
         if isinstance(people, Exception):
             raise people
         return people
@@ -168,22 +127,17 @@ class Estimator:
     ) -> Steps[_Found]:
         """Find who is in the image; it pauses wherever the network is asked."""
         camera = self._admit(image, camera, stamp)
+        self._is_detected |= detections is not None  # from now on: between two of them no one else is searched
         try:
-            if self._box is not None:
-                (look,) = yield from self._look(image, camera, [self._box])
-                if not self._is_lost(look, image):
-                    return _Found([look], True, camera)
-            if detections is None and self._detector is not None:
-                detections = self._detector.detect(image)
-            if detections is not None and not len(detections):
-                self._box = None
-                return _Found([], False, camera)
-            look = yield from self._search(image, camera, detections)
+            if self._is_detected:
+                people = yield from self._everyone.steps(image, camera, stamp, detections, self.config)
+            else:
+                people = yield from self._one(image, camera)
         except Exception:
-            self._box = None
+            self._box = self._only = None
+            self._everyone.reset()
             raise
-        self._box = None
-        return _Found([] if self._is_lost(look, image) else [look], False, camera)
+        return _Found(people, camera)
 
     def _admit(self, image: npt.NDArray[np.uint8], camera: Camera | None, stamp: float | None) -> Camera:
         """Check what comes in, start over where the stream did, and fill in the nominal camera."""
@@ -206,74 +160,44 @@ class Estimator:
         self._image_size, self._stamp = (width, height), stamp
         return camera
 
-    def _search(self, image: npt.NDArray[np.uint8], camera: Camera, detections: Detections | None) -> Steps[_Look]:
-        """From a detection, or the whole image, inwards until the box settles on the person that the network sees."""
+    def _one(self, image: npt.NDArray[np.uint8], camera: Camera) -> Steps[list[tuple[Track, Look]]]:
+        """The one person that is followed, or else searched in the whole image."""
+        if self._only is not None and self._box is not None:
+            (look,) = yield from self._sight.look(image, camera, [self._box], self.config)
+            if not is_nobody(look, image, self.config):
+                keep, before = self.config.box_smoothing, self._box
+                self._box = Box(
+                    cx=keep * before.cx + (1 - keep) * look.box.cx,
+                    cy=keep * before.cy + (1 - keep) * look.box.cy,
+                    size=keep * before.size + (1 - keep) * look.box.size,
+                )
+                return [(self._only, look)]
+        look = yield from self._search(image, camera)
+        if is_nobody(look, image, self.config):
+            self._box = self._only = None
+            return []
+        self._box, self._only = look.box, Track(look, 0.0)
+        return [(self._only, look)]
+
+    def _search(self, image: npt.NDArray[np.uint8], camera: Camera) -> Steps[Look]:
+        """From the whole image inwards until the box settles on the person that the network sees."""
         height, width = image.shape[:2]
         box = whole_image_box(width, height)
-        if detections is not None:
-            padding = self.config.padding or self.bundle.manifest.crop.padding
-            box = box_from_points(detections.boxes[0].reshape(2, 2), padding)
         for _ in range(self.config.max_passes):
-            (look,) = yield from self._look(image, camera, [box])
-            if _change(box, look.box) < self.config.settled:
+            (look,) = yield from self._sight.look(image, camera, [box], self.config)
+            if look.change < self.config.settled:
                 break
-            box = self._bounded(look.box, image)
+            box = possible_box(look.box, image, self.config)
         return look
 
-    def _look(self, image: npt.NDArray[np.uint8], camera: Camera, boxes: Sequence[Box]) -> Steps[list[_Look]]:
-        """One pass of the paper for each box: crop, infer, decode, place."""
-        output = yield [View(image, box, self.bundle.mirrored) for box in boxes]
-        if self.bundle.mirrored:
-            output = mirror_output(output)
-        bodies = [decode(output, index, box, camera, self.bundle, self._anchor_rows) for index, box in enumerate(boxes)]
-        return [self._place(body, camera) for body in bodies]
-
-    def _place(self, body: Body, camera: Camera) -> _Look:
-        translation = solve_translation(body.anchors, body.anchors_px, camera)
-        outline_px = camera.project(body.vertices[self._outline_rows] + translation)
-        padding = self.config.padding or self.bundle.manifest.crop.padding
-        return _Look(body, translation, box_from_points(outline_px, padding))
-
-    def _is_lost(self, look: _Look, image: npt.NDArray[np.uint8]) -> bool:
-        height, width = image.shape[:2]
-        return (
-            look.body.score < self.config.min_score
-            or look.body.score <= 0
-            or _visible(look.box, width, height) < self.config.min_visible
-            or self._bounded(look.box, image) is not look.box
-        )
-
-    def _bounded(self, box: Box, image: npt.NDArray[np.uint8]) -> Box:
-        """The box itself if its size is possible, else one with the nearest possible size."""
-        largest = self.config.max_box_ratio * max(image.shape[:2])
-        size = min(max(box.size, self.config.min_box_px), largest)
-        return box if size == box.size else Box(box.cx, box.cy, size)
-
-    def _track(self, found: _Found) -> list[Person]:
-        """Give everyone an id, and keep the box for the next image."""
-        if found.looks and not found.followed:
-            self._id = next(self._ids)
-        return [self._person(look, found.camera) for look in found.looks]
-
-    def _person(self, look: _Look, camera: Camera) -> Person:
-        keep = self.config.box_smoothing
-        before = self._box if self._box is not None else look.box
-        self._box = Box(
-            cx=keep * before.cx + (1 - keep) * look.box.cx,
-            cy=keep * before.cy + (1 - keep) * look.box.cy,
-            size=keep * before.size + (1 - keep) * look.box.size,
-        )
-        translation = look.translation.astype(np.float32)
-        return Person(
-            id=self._id,
-            score=look.body.score,
-            box=look.box,
-            joints=look.body.joints + translation,
-            vertices=look.body.vertices + translation,
-            translation=translation,
-            translation_source="nominal" if camera.nominal else "camera",
-            joint_confidence=look.body.confidence,
-        )
+    def _number(self, found: _Found) -> list[Person]:
+        """Give everyone an id who has none."""
+        people = []
+        for track, look in found.people:
+            if not track.id:
+                track.id = next(self._ids)
+            people.append(_person(track.id, look, found.camera))
+        return people
 
 
 class Request(NamedTuple):
@@ -284,7 +208,6 @@ class Request(NamedTuple):
     camera: Camera | None = None
     stamp: float | None = None
     detections: Detections | None = None
-    """Who was found in it by others; None asks the estimator's own detector"""
 
 
 def estimate_together(requests: Sequence[Request], max_batch: int = 16) -> list[list[Person] | Exception]:
@@ -324,44 +247,18 @@ def _run(requests: Sequence[Request], max_batch: int) -> Iterator[tuple[int, _Fo
 
 
 def _tracked(request: Request, found: _Found | Exception) -> list[Person] | Exception:
-    return found if isinstance(found, Exception) else request.estimator._track(found)
+    return found if isinstance(found, Exception) else request.estimator._number(found)
 
 
-def decode(
-    output: Output, index: int, box: Box, camera: Camera, bundle: Bundle, anchor_rows: npt.NDArray[np.int32]
-) -> Body:
-    """Turn answer `index` of the network into the camera's axes, and find its anchors in the image.
-
-    box: of the crop that was asked about; anchor_rows: (M,) rows of the vertices that placement takes.
-    """
-    joints, vertices, weak_camera = output.joints[index], output.vertices[index], output.camera[index]
-    confidence = None if output.confidence is None else output.confidence[index].clip(0, 1)
-    score = 1.0 if confidence is None else float(confidence.mean())
-    min_scale = 2 * MIN_EXTENT / bundle.extent_m
-    if weak_camera[0] < min_scale:  # nothing in the network keeps the scale positive
-        weak_camera, score = np.array((min_scale, *weak_camera[1:])), 0.0
-    anchors = vertices[anchor_rows]
-    anchors_px = weak_perspective_px(anchors, weak_camera, box)
-    if bundle.manifest.camera_frame == "crop_ray":
-        camera_from_ray = camera.ray_rotation((box.cx, box.cy)).astype(np.float32)
-        joints, vertices, anchors = (points @ camera_from_ray.T for points in (joints, vertices, anchors))
-    return Body(joints, vertices, anchors, anchors_px, confidence, score)
-
-
-def _level_rows(bundle: Bundle, at_least: int) -> npt.NDArray[np.int32]:
-    """Rows of the coarsest level with at least so many vertices, or of the finest."""
-    return next((rows for rows in bundle.rows if len(rows) >= at_least), bundle.rows[-1])
-
-
-def _change(before: Box, after: Box) -> float:
-    """How far the box moved or grew, as a fraction of its side."""
-    moved = math.hypot(after.cx - before.cx, after.cy - before.cy) / before.size
-    return max(moved, abs(math.log(after.size / before.size)))
-
-
-def _visible(box: Box, width: int, height: int) -> float:
-    """Area that the box shares with the image, as a part of the smaller of both."""
-    half = box.size / 2
-    shared_x = min(box.cx + half, width - 0.5) - max(box.cx - half, -0.5)
-    shared_y = min(box.cy + half, height - 0.5) - max(box.cy - half, -0.5)
-    return max(shared_x, 0) * max(shared_y, 0) / min(box.size**2, width * height)
+def _person(person_id: int, look: Look, camera: Camera) -> Person:
+    translation = look.translation.astype(np.float32)
+    return Person(
+        id=person_id,
+        score=look.body.score,
+        box=look.box,
+        joints=look.body.joints + translation,
+        vertices=look.body.vertices + translation,
+        translation=translation,
+        translation_source="nominal" if camera.nominal else "camera",
+        joint_confidence=look.body.confidence,
+    )

@@ -100,7 +100,7 @@ class TrackingScore:
         pairs = self._match(overlap * wanted[:, None], ids)
         free = np.ones(len(ids), bool)
         free[list(pairs.values())] = False
-        ignored = {column for _, column in assign(overlap * ~wanted[:, None] * free)}
+        ignored = {column for _, column in assign(-overlap * ~wanted[:, None] * free, 0.0)}
         for person, index in pairs.items():
             self._switches += self._last.get(person, ids[index]) != ids[index]
             self._last[person] = ids[index]
@@ -121,7 +121,7 @@ class TrackingScore:
                 if last == found_id and left[person, index] > 0:
                     pairs[person] = index
                     left[person], left[:, index] = 0, 0
-        pairs.update(assign(left + len(left) * (left > 0)))
+        pairs.update(assign(-(left + len(left) * (left > 0)), 0.0))
         return pairs
 
     def counts(self) -> TrackingCounts:
@@ -143,7 +143,7 @@ class TrackingScore:
         table = np.array([[self._together[person, each] for each in ids] for person in people]).reshape(
             len(people), len(ids)
         )
-        return int(sum(table[pair] for pair in assign(table)))
+        return int(sum(table[pair] for pair in assign(-table, 0.0)))
 
 
 def box_iou(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

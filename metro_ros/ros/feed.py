@@ -51,7 +51,7 @@ class Feed:
         self.estimator = estimator
         self.config = config
         self.statistics = Statistics()
-        self.outputs = Outputs(node, estimator.bundle, name)
+        self.outputs = Outputs(node, estimator.bundle, estimator.config.max_people, name)
         self._prefix = f"{name}/" if name else ""
         self._detections_topic = None
         if config.detector == "topic":

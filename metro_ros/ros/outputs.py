@@ -22,8 +22,8 @@ from metro_ros.ros.params import NodeConfig
 JOINT_OF_EXTENT, BONE_OF_EXTENT = 0.027, 0.011
 """Sizes of joints and bones where no one sets them, of the template's extent: 5 and 2 cm for a body of 1.84 m."""
 RELIABLE_DEPTH = 10
-MESH_DEPTH = 8
-"""Twice as many as people at most: a new mesh and the removal of an old one each. Best effort would lose nearly all."""
+MESHES_PER_PERSON = 2
+"""A new mesh and the removal of an old one, while nothing is sent. Best effort would lose nearly all."""
 
 
 def reliable(depth: int) -> QoSProfile:
@@ -47,8 +47,8 @@ def publish_topology(node: LifecycleNode, bundle: Bundle) -> Publisher:
 class Outputs:
     """The publishers people, joints and mesh of one camera: in ~/, or in ~/CAMERA/. Not for several threads."""
 
-    def __init__(self, node: LifecycleNode, bundle: Bundle, camera: str = "") -> None:
-        """Create the publishers."""
+    def __init__(self, node: LifecycleNode, bundle: Bundle, max_people: int, camera: str = "") -> None:
+        """Create the publishers. max_people: in one image, at most."""
         self._node = node
         self._bundle = bundle
         self._shown: set[int] = set()
@@ -64,7 +64,7 @@ class Outputs:
 
         self._people = create(PersonArray, "people", RELIABLE_DEPTH)
         self._joints = create(MarkerArray, "joints", RELIABLE_DEPTH)
-        self._mesh = create(Marker, "mesh", MESH_DEPTH)
+        self._mesh = create(Marker, "mesh", MESHES_PER_PERSON * max_people)
 
     def watched(self) -> bool:
         """Whether anyone subscribes to anything that changes from frame to frame."""

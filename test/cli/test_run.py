@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from detector_graphs import save_certain
 from tiny_bundle import person_image
+from tiny_detector import Blobs
 
 from metro_ros.cli import main
 from metro_ros.cli import run as run_module
 from metro_ros.cli.sources import Frame, Source, open_source
 from metro_ros.core.bundle import Bundle
-from metro_ros.core.engines import Output
+from metro_ros.core.camera import Camera
+from metro_ros.core.engines import Output, open_engine
 from metro_ros.core.engines.onnxruntime import OnnxRuntimeEngine
+from metro_ros.core.estimator import Estimator
 
 
 @pytest.fixture
@@ -48,6 +51,23 @@ def test_an_image_gives_an_overlay_and_metres(
     said = capsys.readouterr().out
     assert "000.png: found" in said and "assumed field of view" in said
     assert "Limits: not stated" in said  # this model says nothing of itself
+
+
+def test_several_people_are_written_and_said(tiny_bundle: Bundle, clip: Path, tmp_path: Path) -> None:
+    image = person_image(160, 120, (40, 60), 40) + person_image(160, 120, (120, 60), 60)
+    camera = Camera.nominal_for(160, 120)
+    engine = open_engine(tiny_bundle, "onnxruntime", threads=1)
+    people = Estimator(tiny_bundle, engine, detector=Blobs())(image, camera)
+    with run_module.Results(tmp_path, open_source(str(clip / "frames")), tiny_bundle) as results:
+        results.add(Frame(0, 0.0, "two.png", image), people, camera)
+    (frame,) = json.loads((tmp_path / "people.json").read_text())["frames"]
+    assert [person["id"] for person in frame["people"]] == [person.id for person in people] and len(people) == 2
+    overlay = cv2.imread(str(tmp_path / "two_overlay.png"))
+    half = overlay.shape[1] // 2
+    means = [part.reshape(-1, 3).mean(axis=0) for part in (overlay[:, :half], overlay[:, half:])]
+    assert np.ptp(means[0] / means[1]) > 0.1, "each has a colour of its own"
+    said = run_module.found_text("two.png", people)
+    assert said.startswith("two.png: found 2: ") and said.count(" m away") == 2
 
 
 def test_a_hand_and_its_mirror_image(

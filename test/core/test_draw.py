@@ -139,7 +139,11 @@ def test_a_person_behind_the_camera_is_not_drawn() -> None:
 
 
 def test_colours_of_neighbouring_ids_differ() -> None:
-    assert len({person_color(identity) for identity in range(8)}) == 8
+    """Sixteen people in a row, whatever the first one's id."""
+    for first in (1, 1000):
+        colors = np.array([person_color(identity) for identity in range(first, first + 16)], float)
+        apart = np.abs(colors[:, None] - colors).max(axis=-1) + 255 * np.eye(16)
+        assert apart.min() > 10 and colors.min() > 60
 
 
 def test_contact_sheet_keeps_order_and_shape() -> None:

@@ -11,7 +11,8 @@ from metro_ros.core.crop import Box
 from metro_ros.core.draw import silhouette
 from metro_ros.core.engines import Engine, open_engine
 from metro_ros.core.errors import CameraError, ConfigError, EngineError, ImageError
-from metro_ros.core.estimator import Estimator, EstimatorConfig, Person, decode
+from metro_ros.core.estimator import Estimator, EstimatorConfig, Person
+from metro_ros.core.look import decode
 from metro_ros.core.metrics import silhouette_iou
 
 CAMERA = Camera(640, 480, np.array(((500.0, 0, 320), (0, 500, 240), (0, 0, 1))))

@@ -14,8 +14,9 @@ from metro_ros.core.clip import load_clip
 from metro_ros.core.crop import Box
 from metro_ros.core.draw import draw_people, silhouette
 from metro_ros.core.engines import available_engines, open_engine
-from metro_ros.core.estimator import MIN_EXTENT, Estimator, decode
+from metro_ros.core.estimator import Estimator
 from metro_ros.core.evaluation import compare_bodies
+from metro_ros.core.look import MIN_EXTENT, decode
 from metro_ros.core.metrics import silhouette_iou
 
 CAMERA = Camera(640, 480, np.array(((500.0, 0, 320), (0, 500, 240), (0, 0, 1))))

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from metro_ros.core.assignment import assign
 from metro_ros.core.errors import SourceError
 from metro_ros.core.tracking_metrics import TrackingCounts, TrackingScore, add_up, box_iou
 
@@ -116,17 +115,3 @@ def test_box_iou() -> None:
     iou = box_iou(np.array([A, NOBODY]), np.array([A, shifted(A, 5), FAR]))
     np.testing.assert_allclose(iou, [[1, 1 / 3, 0], [0, 0, 0]])
     assert box_iou(np.array([A]), np.zeros((0, 4))).shape == (1, 0)
-
-
-def test_the_assignment_is_the_best_one() -> None:
-    optimize = pytest.importorskip("scipy.optimize")
-    rng = np.random.default_rng(0)
-    for step in range(200):
-        shape = tuple(rng.integers(0, 7, 2))
-        gain = rng.normal(size=shape) * (rng.random(shape) < 0.7)
-        gain = np.round(gain) if step % 2 else gain
-        pairs = assign(gain)
-        best = np.maximum(gain, 0)
-        assert sum(gain[pair] for pair in pairs) == pytest.approx(best[optimize.linear_sum_assignment(-best)].sum())
-        assert len({row for row, _ in pairs}) == len({column for _, column in pairs}) == len(pairs)
-        assert all(gain[pair] > 0 for pair in pairs)

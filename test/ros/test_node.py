@@ -6,6 +6,7 @@ from conftest import FRAME_ID, MATRIX, camera_info, image_message, person
 from metro_msgs.msg import Person
 from sensor_msgs.msg import CompressedImage
 from tiny_bundle import make_tiny_bundle, person_image
+from tiny_detector import Blobs
 from visualization_msgs.msg import Marker
 
 from metro_ros.core.camera import Camera
@@ -85,6 +86,30 @@ def test_who_is_gone_is_deleted_and_nobody_else(stage):
     back = s.answer(image_message(person(), 3.0), "mesh")
     assert back.action == Marker.ADD and back.id != shown.id
     assert all(m.action != Marker.DELETEALL for m in s.heard["mesh"])
+
+
+def test_of_several_people_only_who_is_hidden_is_deleted_and_comes_back_as_itself(stage, tiny_bundle):
+    s = stage()
+    s.start()
+    (feed,) = s.metro._feeds
+    feed.estimator = Estimator(tiny_bundle, feed.estimator.engine, detector=Blobs())
+    s.listen("people", "joints", "mesh")
+    left, right = (person_image(160, 120, (x, 60), 40) for x in (40, 120))
+    ids, deleted = [], []
+    for second, image in enumerate((left + right, right, left + right), 1):
+        message = image_message(image, float(second))
+        ids.append({found.id for found in s.answer(message).persons})
+        markers = [m for m in s.answer(message, "joints").markers if m.action == Marker.DELETE]
+        deleted.append({(m.ns, m.id) for m in markers})
+    both, one, again = ids
+    (gone,) = both - one
+    assert len(both) == 2 and again == both
+    assert deleted == [set(), {("joints", gone), ("bones", gone)}, set()]
+
+    def meshes(action):
+        return {m.id for m in s.heard["mesh"] if m.action == action}
+
+    s.wait(lambda: meshes(Marker.ADD) == both and meshes(Marker.DELETE) == {gone}, "the meshes")
 
 
 def test_an_empty_scene_is_published_as_such(stage):
