@@ -123,7 +123,7 @@ def export_onnx(folded: FoldedMetro, image_size: int) -> bytes:
         raise ExportError("torch's ONNX exporter returned nothing")
     model = program.model_proto
     del program, graph  # a paper-sized network is 0.7 GB, and every stage of the exporter holds it once
-    return _strip(model).SerializeToString()
+    return strip_traces(model).SerializeToString()
 
 
 def check_against_torch(
@@ -211,7 +211,7 @@ def mesh_arrays(mesh: MeshSpec) -> dict[str, npt.NDArray]:
     }
 
 
-def _strip(model: onnx.ModelProto) -> onnx.ModelProto:
+def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     """Without the exporter's traces: they name files of the machine, and weigh megabytes."""
     for node in model.graph.node:
         node.doc_string = ""
