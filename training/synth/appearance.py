@@ -1,4 +1,4 @@
-"""What people look like: skin, hair and clothes as colours and thickness per vertex of the body mesh."""
+"""What people look like: skin, hair and clothes as colours and thickness per vertex of the body, skirts and props."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.body import BodyBank
+from training.synth.props import Prop, Skirt, sample_props, skirt_shape
 
 # From light to dark, linear blends of neighbours (sRGB in [0, 1]).
 _SKIN = np.array([[0.96, 0.82, 0.73], [0.89, 0.69, 0.56], [0.75, 0.53, 0.39], [0.53, 0.35, 0.25], [0.29, 0.19, 0.14]])
@@ -72,10 +73,13 @@ def find_regions(bank: BodyBank) -> Regions:
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
-    """One dressed person. colours (V, 3) float32 sRGB in [0, 1]; thickness (V,) float32 metres along the normal."""
+    """One dressed person. colours (V, 3) float32 sRGB in [0, 1]; thickness (V,) float32 metres along the normal; skirt:
+    or the lower part of a coat, if there is one; props: what is worn on the body or carried."""
 
     colours: NDArray[np.float32]
     thickness: NDArray[np.float32]
+    skirt: Skirt | None = None
+    props: tuple[Prop, ...] = ()
 
 
 def _palette(rng: np.random.Generator, colours: NDArray) -> NDArray:
@@ -94,7 +98,7 @@ def _pattern(rng: np.random.Generator, template: NDArray) -> NDArray:
     """(V, 3) colours of a cloth: plain, striped, checked or blotched."""
     base = np.broadcast_to(_cloth_colour(rng), template.shape).copy()
     kind = rng.random()
-    if kind < 0.6:
+    if kind < 0.5:
         return base
     other = _cloth_colour(rng)
     if kind < 0.75:
@@ -109,8 +113,14 @@ def _pattern(rng: np.random.Generator, template: NDArray) -> NDArray:
     return np.where(amount[:, None], other, base)
 
 
-def sample_appearance(rng: np.random.Generator, regions: Regions) -> Appearance:
-    """Dress someone at random: top, trousers, skirt or dress, shoes, hair or none."""
+def _folds(rng: np.random.Generator, template: NDArray) -> NDArray:
+    """(V,) metres about zero: soft waves, as loose cloth falls."""
+    waves = rng.normal(0, 14, (4, 3)) * [1.0, 0.5, 1.0]
+    return rng.uniform(0, 0.006) * np.sin(template @ waves.T + rng.uniform(0, 6, 4)).sum(axis=1)
+
+
+def sample_appearance(rng: np.random.Generator, regions: Regions, bank: BodyBank, identity: int) -> Appearance:
+    """Dress someone at random: top, trousers, skirt, dress or coat, shoes, hair or none, and what they carry."""
     count = len(regions.template)
     colours = np.broadcast_to(_palette(rng, _SKIN) * rng.uniform(0.85, 1.1), (count, 3)).copy()
     thickness = np.zeros(count)
@@ -125,37 +135,36 @@ def sample_appearance(rng: np.random.Generator, regions: Regions) -> Appearance:
         top |= ((regions.leg > -1) & (regions.leg < rng.uniform(0.2, 0.6))) | (
             (regions.torso > -1) & (regions.torso < 0.3)
         )
-    for garment, loosest in ((bottom, 0.02), (top, 0.025)):
-        colours[garment] = _pattern(rng, regions.template)[garment]
-        thickness[garment] = rng.uniform(0.002, loosest)
+    cloths = []
+    for garment, loosest in ((bottom, 0.03), (top, 0.04)):
+        cloths.append(_pattern(rng, regions.template))
+        colours[garment] = cloths[-1][garment]
+        loose = rng.uniform(0.002, loosest) if rng.random() < 0.5 else rng.uniform(0.002, 0.012)
+        # Looser towards the hem, as a sleeve or a trouser leg hangs.
+        hanging = 1.0 + np.clip(np.maximum(regions.leg, regions.arm), 0, 1)
+        thickness[garment] = (np.clip(loose * hanging + _folds(rng, regions.template), 0.001, None))[garment]
+    skirt = None
+    if rng.random() < 0.14:
+        rings, spokes = skirt_shape()
+        cloth = cloths[int(rng.random() < 0.5)]  # a skirt of its own, or the coat's or dress's lower part
+        picked = cloth[rng.integers(len(cloth), size=(rings, spokes))].reshape(-1, 3)
+        plain = np.broadcast_to(cloth[0], picked.shape)
+        skirt = Skirt(
+            hem=float(rng.uniform(0.25, 0.95)),
+            flare=float(rng.uniform(0.0, 0.15)),
+            colours=np.clip(picked if rng.random() < 0.3 else plain, 0.0, 1.0).astype(np.float32),
+        )
     if rng.random() < 0.85:
         shoes = regions.foot | (regions.leg > rng.uniform(0.93, 1.0))
         colours[shoes], thickness[shoes] = _cloth_colour(rng), rng.uniform(0.004, 0.015)
+    hair = _palette(rng, _HAIR) * rng.uniform(0.8, 1.2)
     if rng.random() < 0.92:
-        colours[regions.scalp] = _palette(rng, _HAIR) * rng.uniform(0.8, 1.2)
+        colours[regions.scalp] = hair
         thickness[regions.scalp] = rng.uniform(0.002, 0.035)
     colours[regions.eye] = rng.uniform(0.0, 0.25)
-    return Appearance(np.clip(colours, 0.0, 1.0).astype(np.float32), thickness.astype(np.float32))
-
-
-def shade(
-    rng: np.random.Generator, colours: NDArray[np.float32], normals: NDArray[np.float32]
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Light a mesh by one lamp and a sky.
-
-    Args:
-        rng: chooses the lamp.
-        colours: (V, 3) in [0, 1].
-        normals: (V, 3) unit, outward, camera frame.
-
-    Returns:
-        (V, 3) float32 colours in [0, 1] and the unit direction (3,) from the scene to the lamp.
-    """
-    lamp = np.array([rng.normal(), -abs(rng.normal()) - 0.3, -rng.uniform(-0.4, 1.2)])
-    lamp /= np.linalg.norm(lamp)
-    ambient, strength = rng.uniform(0.25, 0.6), rng.uniform(0.4, 1.0)
-    sky = 0.15 * (1.0 - normals[:, 1])
-    light = ambient + sky + strength * np.clip(normals @ lamp, 0.0, None)
-    warmth = 1.0 + rng.normal(0.0, 0.06, 3)
-    lit = colours * light[:, None] * warmth * rng.uniform(0.75, 1.1)
-    return np.clip(lit, 0.0, 1.0).astype(np.float32), lamp
+    # What no plain colour has: dirt, seams, pores.
+    colours *= 1.0 + rng.uniform(0.0, 0.06) * rng.standard_normal((count, 1))
+    props = sample_props(rng, bank, identity, np.clip(hair, 0, 1), np.clip(_cloth_colour(rng), 0, 1))
+    return Appearance(
+        np.clip(colours, 0.0, 1.0).astype(np.float32), np.maximum(thickness, 0).astype(np.float32), skirt, props
+    )

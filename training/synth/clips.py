@@ -17,8 +17,9 @@ from metro_ros.core.errors import ConfigError, SourceError
 from training.body import BodyBank
 from training.mesh_spec import MeshSpec
 from training.motion import Motion
-from training.synth.appearance import find_regions, sample_appearance
+from training.synth.appearance import sample_appearance
 from training.synth.backdrop import make_room
+from training.synth.light import sample_light
 from training.synth.photograph import sample_look, take
 from training.synth.render import NEAR_M
 from training.synth.stage import Stage
@@ -48,7 +49,9 @@ class ClipConfig:
     truncation: float = 0.02
     noise_scale: float = 0.25
     view: ViewConfig = field(
-        default_factory=lambda: ViewConfig(person_share=(0.35, 0.85), column_share=(0.25, 0.75), row_share=(0.4, 0.6))
+        default_factory=lambda: ViewConfig(
+            camera_height_m=(0.4, 2.3), person_share=(0.35, 0.85), column_share=(0.25, 0.75), row_share=(0.4, 0.6)
+        )
     )
 
 
@@ -61,14 +64,14 @@ def write_clip(
         ConfigError: no camera of the configured kind sees the whole recording.
         SourceError: the video cannot be written.
     """
-    stage, regions = Stage(bank, mesh), find_regions(bank)
+    stage = Stage(bank, mesh)
     identity = int(rng.integers(len(bank)))
-    appearance = sample_appearance(rng, regions)
+    appearance = sample_appearance(rng, stage.regions, bank, identity)
     first, rotations, roots, view = _film(stage, identity, motion, rng, config)
     room = make_room(rng, config.view.width, config.view.height).astype(np.float32) / 255.0
     look = sample_look(rng)
     look = replace(look, noise=look.noise * config.noise_scale, jpeg_quality=0)
-    light_seed = int(rng.integers(2**31))
+    light = sample_light(rng)
 
     out.mkdir(parents=True, exist_ok=True)
     size = (config.view.width, config.view.height)
@@ -81,7 +84,6 @@ def write_clip(
             posed = stage.pose(identity, turned, root)
             scene = room.copy()
             down = view.camera_from_world[:, 1]
-            light = np.random.default_rng(light_seed)  # the same lamp in every frame
             stage.paint(scene, posed, appearance, view.camera.matrix, down, light)
             # Rooms and bodies are RGB; OpenCV writes BGR.
             writer.write(take(rng, scene, look)[:, :, ::-1])

@@ -14,8 +14,9 @@ from training.body import BodyBank
 from training.datasets.sample import Dense, Sample
 from training.mesh_spec import MeshSpec
 from training.motion import Motion
-from training.synth.appearance import find_regions, sample_appearance
+from training.synth.appearance import sample_appearance
 from training.synth.backdrop import make_room, occluder_mask
+from training.synth.light import sample_light
 from training.synth.photograph import sample_look, take
 from training.synth.poses import PoseConfig, PoseSampler
 from training.synth.render import NEAR_M, rasterise
@@ -36,6 +37,7 @@ class SampleConfig:
         whole_image, rough: shares of crops that imitate the first and the second pass of the estimator.
         no_person: share of empty rooms.
         occluded: share of images with something in front.
+        company: share of images with somebody else beside, behind or before the person.
         rooms: how many backdrops are kept at hand and reused.
         view, pose: see there.
     """
@@ -45,8 +47,9 @@ class SampleConfig:
     whole_image: float = 0.06
     rough: float = 0.12
     no_person: float = 0.03
-    occluded: float = 0.15
-    rooms: int = 200
+    occluded: float = 0.2
+    company: float = 0.2
+    rooms: int = 300
     view: ViewConfig = field(default_factory=ViewConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
 
@@ -64,7 +67,6 @@ class SampleMaker:
         self.bank, self.mesh, self.config = bank, mesh, config
         self.joint_names = mesh.joint_names
         self.stage = Stage(bank, mesh)
-        self.regions = find_regions(bank)
         self.poses = PoseSampler(bank, motions, config.pose)
         rng = np.random.default_rng(seed)
         self.rooms = [make_room(rng, config.view.width, config.view.height) for _ in range(config.rooms)]
@@ -82,7 +84,7 @@ class SampleMaker:
         while True:
             posed, view = self._place(rng, identity, rotations)
             if posed.vertices[:, 2].min() > 4 * NEAR_M:
-                return self._photograph(rng, posed, view)
+                return self._photograph(rng, identity, posed, view)
 
     def _place(self, rng: np.random.Generator, identity: int, rotations: NDArray[np.float32]) -> tuple[Posed, View]:
         """The body, turned at random, before a random camera."""
@@ -121,7 +123,26 @@ class SampleMaker:
             / 255.0
         )
 
-    def _photograph(self, rng: np.random.Generator, posed: Posed, view: View) -> Sample:
+    def _surface(self, rng: np.random.Generator, side: int) -> NDArray[np.float32]:
+        """(side, side, 3) of a thing in front: a piece of some room, or a plain colour."""
+        if rng.random() < 0.4:
+            shade = rng.uniform(0, 1, 3) * np.linspace(1, rng.uniform(0.6, 1.2), side)[:, None, None]
+            return np.broadcast_to(shade, (side, side, 3)).astype(np.float32)
+        room = self.rooms[rng.integers(len(self.rooms))]
+        x, y = rng.integers(room.shape[1] - 64), rng.integers(room.shape[0] - 64)
+        return np.asarray(cv2.resize(room[y : y + 64, x : x + 64], (side, side)), np.float32) / 255.0
+
+    def _companion(self, rng: np.random.Generator, posed: Posed, view: View) -> tuple[int, Posed] | None:
+        """Somebody else, no nearer than elbows touch; None where there is no room for them before the camera."""
+        identity = int(rng.integers(len(self.bank)))
+        turn = view.camera_from_world @ yaw_rotation(rng.uniform(-math.pi, math.pi))
+        rotations = (turn @ self.poses.sample(rng)).astype(np.float32)
+        aside = view.camera_from_world @ np.array([rng.uniform(0.3, 1.2) * rng.choice([-1, 1]), 0.0, rng.normal(0, 1)])
+        other = self.stage.pose(identity, rotations, view.root + aside)
+        apart = np.linalg.norm(other.joints[:, None] - posed.joints[None], axis=2).min()
+        return (identity, other) if apart > 0.15 and other.vertices[:, 2].min() > 4 * NEAR_M else None
+
+    def _photograph(self, rng: np.random.Generator, identity: int, posed: Posed, view: View) -> Sample:
         config, mesh = self.config, self.mesh
         width, height, matrix = view.camera.width, view.camera.height, view.camera.matrix
         middle = posed.vertices[mesh.rows[1]]
@@ -129,19 +150,19 @@ class SampleMaker:
         box = self._choose_box(rng, pixels)
         side = config.size * _SUPERSAMPLE
         scene, inside = self._backdrop(rng, box, side), image_mask(box, side, width, height)
-        covered = self.stage.paint(
-            scene,
-            posed,
-            sample_appearance(rng, self.regions),
-            crop_matrix(matrix, box, side),
-            view.camera_from_world[:, 1],
-            rng,
-            inside,
-        )
+        light, down, seen_by = sample_light(rng), view.camera_from_world[:, 1], crop_matrix(matrix, box, side)
+        cast = [(identity, posed)]
+        if rng.random() < config.company and (other := self._companion(rng, posed, view)) is not None:
+            cast.append(other)
+        covered = np.zeros((side, side), bool)
+        for who, body in sorted(cast, key=lambda pair: -float(pair[1].joints[:, 2].mean())):  # the farthest first
+            clothes = sample_appearance(rng, self.stage.regions, self.bank, who)
+            painted = self.stage.paint(scene, body, clothes, seen_by, down, light, inside)
+            covered = painted if body is posed else covered & ~painted
         if rng.random() < config.occluded:
             target = box_from_points((pixels - [box.cx, box.cy]) * (side / box.size) + (side - 1) / 2.0, 1.0)
             hidden = (occluder_mask(rng, side, side, (target.cx, target.cy, target.size)) > 0) & inside
-            scene[hidden] = self._backdrop(rng, box, side)[::-1, ::-1][hidden] * rng.uniform(0.4, 1.2)
+            scene[hidden] = self._surface(rng, side)[hidden] * rng.uniform(0.4, 1.2)
             covered &= ~hidden
         small = np.asarray(cv2.resize(scene, (config.size, config.size), interpolation=cv2.INTER_AREA), np.float32)
         share = cv2.resize(covered.astype(np.float32), (_DENSE_SIZE, _DENSE_SIZE), interpolation=cv2.INTER_AREA)
@@ -167,7 +188,7 @@ class SampleMaker:
         whole = whole_image_box(config.size, config.size)
         return Sample(
             key="person",
-            image=take(rng, small, sample_look(rng)),
+            image=_within(take(rng, small, sample_look(rng)), image_mask(box, config.size, width, height)),
             box=whole,
             keypoints_px=whole.to_pixels(keypoints).astype(np.float32),
             keypoint_confidence=visible.astype(np.float32),
@@ -185,6 +206,7 @@ class SampleMaker:
         width, height = config.view.width, config.view.height
         box = Box(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(100, 640))
         image = take(rng, self._backdrop(rng, box, config.size), sample_look(rng))
+        image = _within(image, image_mask(box, config.size, width, height))
         joints = self.mesh.joint_count
 
         def zeros(*shape: int) -> NDArray[np.float32]:
@@ -201,6 +223,11 @@ class SampleMaker:
             dense=Dense(zeros(_DENSE_SIZE, _DENSE_SIZE), zeros(3, _DENSE_SIZE, _DENSE_SIZE)),
             person=False,
         )
+
+
+def _within(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Black outside of the camera's image, as the crop at run time, whatever the camera did to black."""
+    return np.where(inside[..., None], image, 0).astype(np.uint8)
 
 
 def crop_matrix(matrix: NDArray[np.float64], box: Box, size: int) -> NDArray[np.float64]:

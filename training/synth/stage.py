@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from training.body import BodyBank, bone_transforms, skin
 from training.mesh_spec import MeshSpec
-from training.synth.appearance import Appearance, shade
+from training.synth.appearance import Appearance, find_regions
+from training.synth.light import Light, self_shadow, shade
+from training.synth.props import hang, place
 from training.synth.render import NEAR_M, rasterise
 
 _SHADOW_REDUCTION = 4
@@ -35,6 +37,8 @@ class Stage:
         self._columns = np.flatnonzero(mesh.joint_regressor.any(axis=0))
         self._regressor = mesh.joint_regressor[:, self._columns]
         self._rest_normals = vertex_normals(bank.template, bank.faces)
+        self.regions = find_regions(bank)
+        self._nearest_middle = _nearest(bank.template, bank.template[mesh.rows[1]])
         self._strongest = bank.skin_indices[np.arange(len(bank.template)), bank.skin_weights.argmax(axis=1)]
 
     def pose(self, identity: int, rotations: NDArray[np.float32], root: NDArray[np.float64]) -> Posed:
@@ -55,45 +59,71 @@ class Stage:
         appearance: Appearance,
         matrix: NDArray[np.float64],
         down: NDArray[np.float64],
-        light: np.random.Generator,
+        light: Light,
         inside: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.bool_]:
-        """Paint the body and its shadow into a scene, in place.
+        """Paint the body, all that it wears and carries, and its shadow into a scene, in place.
 
         Args:
             scene: (H, W, 3) float32 in [0, 1].
             posed, appearance: who, and dressed how.
             matrix: (3, 3) intrinsics of the scene.
             down: (3,) unit, gravity in the camera frame.
-            light: chooses the lamp and the shadow; the same state gives the same light.
+            light: of the scene.
             inside: (H, W), where the image has pixels at all, or None for everywhere.
 
         Returns:
-            (H, W) bool, where the body is.
+            (H, W) bool, where the body is, with its clothes.
         """
-        colours, lamp = shade(light, appearance.colours, posed.normals)
         height, width = scene.shape[:2]
-        shape = posed.vertices + posed.normals * appearance.thickness[:, None]
-        body, covered = rasterise(shape, self.bank.faces, colours, matrix, width, height)
-        self._cast_shadow(scene, posed.vertices[self.mesh.rows[1]], down, lamp, matrix, light)
+        vertices, faces, colours = self._dressed(posed, appearance, light)
+        body, covered = rasterise(vertices, faces, colours, matrix, width, height)
+        self._cast_shadow(scene, posed.vertices[self.mesh.rows[1]], down, light, matrix)
         if inside is not None:
             covered &= inside
         scene[covered] = body[covered]
         return covered
+
+    def _dressed(
+        self, posed: Posed, appearance: Appearance, light: Light
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32], NDArray[np.float32]]:
+        """Vertices, faces and lit colours of a body with its skirt and props."""
+        lit = None
+        if light.hard:
+            rows = self.mesh.rows[1]
+            lit = self_shadow(light, posed.vertices[rows], self.mesh.faces[1])[self._nearest_middle]
+        vertices = [posed.vertices + posed.normals * appearance.thickness[:, None]]
+        faces, colours = [self.bank.faces], [shade(light, appearance.colours, posed.normals, lit)]
+        solids = [place(prop, posed.transforms) for prop in appearance.props]
+        if appearance.skirt is not None:
+            axes = posed.transforms[0, :, :3].astype(np.float64)
+            solids.append(hang(appearance.skirt, vertices[0], self.regions.leg, axes))
+        count = len(vertices[0])
+        for solid in solids:
+            if solid.vertices[:, 2].min() < 2 * NEAR_M:
+                continue
+            vertices.append(solid.vertices)
+            faces.append(solid.faces + count)
+            colours.append(shade(light, solid.colours, vertex_normals(solid.vertices, solid.faces)))
+            count += len(solid.vertices)
+        return (
+            np.concatenate(vertices).astype(np.float32),
+            np.concatenate(faces).astype(np.int32),
+            np.concatenate(colours).astype(np.float32),
+        )
 
     def _cast_shadow(
         self,
         scene: NDArray[np.float32],
         middle: NDArray[np.float32],
         down: NDArray[np.float64],
-        lamp: NDArray[np.float64],
+        light: Light,
         matrix: NDArray[np.float64],
-        light: np.random.Generator,
     ) -> None:
         """Darken the floor where the body stands between it and the lamp."""
-        softness, strength = light.uniform(0.6, 2.5), light.uniform(0.1, 0.6)
+        strength = 0.1 + 0.5 * light.hard
         heights = middle @ down
-        away = -lamp + 1.5 * down  # a lamp near the horizon would throw a shadow without end
+        away = -light.lamp + 1.5 * down  # a lamp near the horizon would throw a shadow without end
         fallen = middle + ((heights.max() - heights) / (away @ down))[:, None] * away
         if fallen[:, 2].min() < 2 * NEAR_M:
             return
@@ -109,7 +139,7 @@ class Stage:
             width // _SHADOW_REDUCTION,
             height // _SHADOW_REDUCTION,
         )
-        soft = cv2.GaussianBlur(dark.astype(np.float32), (0, 0), softness)
+        soft = cv2.GaussianBlur(dark.astype(np.float32), (0, 0), light.softness_px)
         scene *= 1.0 - strength * cv2.resize(soft, (width, height))[..., None]
 
 
@@ -121,3 +151,9 @@ def vertex_normals(vertices: NDArray[np.float32], faces: NDArray[np.int32]) -> N
     for corner in range(3):
         np.add.at(normals, faces[:, corner], face_normals)
     return (normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+
+def _nearest(points: NDArray[np.float32], of: NDArray[np.float32]) -> NDArray[np.int64]:
+    """(V,) for each of points (V, 3) the nearest row of `of` (M, 3)."""
+    matcher = cv2.BFMatcher(cv2.NORM_L2)
+    return np.array([match.trainIdx for match in matcher.match(points, np.ascontiguousarray(of))])

@@ -27,11 +27,11 @@ class ViewConfig:
     width: int = 640
     height: int = 480
     fov_deg: tuple[float, float] = (30.0, 80.0)
-    camera_height_m: tuple[float, float] = (0.4, 2.3)
-    person_share: tuple[float, float] = (0.3, 1.05)
+    camera_height_m: tuple[float, float] = (0.3, 3.2)
+    person_share: tuple[float, float] = (0.25, 1.5)
     column_share: tuple[float, float] = (0.1, 0.9)
-    row_share: tuple[float, float] = (0.35, 0.7)
-    roll_deg: float = 3.0
+    row_share: tuple[float, float] = (0.35, 0.8)
+    roll_deg: float = 4.0
 
 
 @dataclass(frozen=True, slots=True)
