@@ -1,18 +1,17 @@
-"""Training the finder: a plain loop that ends by the clock, and goes on where it was killed."""
+"""Training the finder: a plain loop that ends by the clock or by its steps, and goes on where it was killed."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from metro_ros.core.errors import ConfigError
@@ -22,13 +21,13 @@ from training.finder.data import make_batch
 from training.finder.loss import TargetBatch, finder_loss
 from training.finder.network import FinderConfig, FinderNet
 from training.precision import Precision, is_rounded
+from training.schedule import Length
 from training.tensor_file import load_tree, non_finite, save_tree
 
 LAST = "last.safetensors"
 _RECORD, _AVERAGE, _RUN = "finder", "average", "run"
 
-MakeBatch = Callable[[int], tuple[Tensor, TargetBatch]]
-"""The batch of a step."""
+_Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config = config
         self.net = FinderNet(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.net, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True)
+        self.average = AveragedModel(self.net, multi_avg_fn=self._follow, use_buffers=True)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
@@ -91,6 +90,15 @@ class Trainer:
         self.average.update_parameters(self.net)
         self.step += 1
         return float(loss.detach())
+
+    def _follow(self, average: _Tensors, current: _Tensors, count: Tensor | int) -> None:
+        """Move the average, over `count` states, towards the current one: by more while it is young."""
+        decay = min(self.config.ema_decay, (1 + int(count)) / (10 + int(count)))
+        for mean, value in zip(average, current, strict=True):
+            if mean.is_floating_point():
+                mean.lerp_(value, 1 - decay)
+            else:
+                mean.copy_(value)
 
     def save(self, path: Path) -> None:
         """Everything that training goes on from, and what `load_finder` reads."""
@@ -133,23 +141,22 @@ def load_finder(path: Path) -> FinderNet:
     return net.eval()
 
 
-def run(trainer: Trainer, frames: FrameSet, out: Path, minutes: float, augment: AugmentConfig) -> None:
-    """Train until `minutes` of training are over, those before a kill included; out/last.safetensors is the result."""
+def run(trainer: Trainer, frames: FrameSet, out: Path, length: Length, augment: AugmentConfig) -> None:
+    """Train for `length`, what was before a kill included; out/last.safetensors is the result."""
     config = trainer.config
-    limit, saved, began = 60.0 * minutes, time.monotonic(), time.monotonic() - trainer.seconds
+    saved, began = time.monotonic(), time.monotonic() - trainer.seconds
     whole = trainer.net.config.width, trainer.net.config.height
     smooth = float("nan")
-    with tqdm(total=round(limit), desc="finder", unit="s", initial=round(trainer.seconds)) as bar:
-        while trainer.seconds < limit:
+    with tqdm(total=100, desc="finder", unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
+        while (share := length.share(trainer.step, trainer.seconds)) < 1:
             if trainer.step % config.refresh_steps == 0:
                 frames.refresh()
-            share = trainer.seconds / limit
             shape = config.early_size if share < config.early_share else whole
             loss = trainer.learn(*make_batch(frames, config.batch, config.seed, trainer.step, shape, augment), share)
             smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
             now = time.monotonic()
             trainer.seconds = now - began
-            bar.n = min(round(trainer.seconds), round(limit))
+            bar.n = round(100 * share)
             bar.set_postfix(step=trainer.step, frames=len(frames), loss=f"{smooth:.3f}")
             if now - saved > config.save_s:
                 saved = now

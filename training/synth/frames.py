@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from training.body import BodyBank
 from training.mesh_spec import MeshSpec
 from training.motion import Motion
-from training.synth.appearance import find_regions, sample_appearance
+from training.synth.appearance import sample_appearance
 from training.synth.backdrop import make_room, occluder_mask
 from training.synth.coarse import middle_bank
+from training.synth.light import sample_light
 from training.synth.photograph import sample_look, take
 from training.synth.poses import PoseSampler
 from training.synth.render import NEAR_M, rasterise
@@ -45,7 +46,7 @@ class FrameConfig:
 
     people: tuple[float, ...] = (0.08, 0.27, 0.22, 0.17, 0.11, 0.09, 0.06)
     person_share: tuple[float, float] = (0.1, 2.2)
-    near: float = 0.45
+    near: float = 0.6
     occluded: float = 0.2
     raised: float = 0.15
     rooms: int = 300
@@ -65,9 +66,15 @@ class Frame(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """One person before a camera. outline: (V, 2) pixels; fine: whether it is worth the whole mesh."""
+    """One person of the bank before a camera.
 
+    middle: (M, 3) metres, the mesh's middle level, and outline: (2, M), where that is in the image, x and y in pixels;
+    fine: whether it is worth the whole mesh.
+    """
+
+    identity: int
     posed: Posed
+    middle: NDArray[np.float32]
     outline: NDArray[np.floating]
     fine: bool
 
@@ -81,7 +88,6 @@ class FrameMaker:
         self.config = config or FrameConfig()
         self.bank, self.poses = bank, PoseSampler(bank, motions)
         self.stages = {True: Stage(bank, mesh), False: Stage(*middle_bank(bank, mesh))}
-        self.regions = {fine: find_regions(stage.bank) for fine, stage in self.stages.items()}
         rng = np.random.default_rng(seed)
         self.rooms = [make_room(rng) for _ in range(self.config.rooms)]
 
@@ -92,17 +98,17 @@ class FrameMaker:
         people, down, matrix = self._place(rng, width, height)
         scene = self._backdrop(rng, width, height)
         boxes, shares, seen = [], [], np.zeros((height, width), np.int16)  # who is seen in a pixel, from 1 on
-        lamp = int(rng.integers(2**31))
+        light = sample_light(rng)
         for number, person in enumerate(people, 1):
-            stage, regions = self.stages[person.fine], self.regions[person.fine]
-            light = np.random.default_rng(lamp)  # the same for everyone
-            covered = stage.paint(scene, person.posed, sample_appearance(rng, regions), matrix, down, light)
+            stage = self.stages[person.fine]
+            clothes = sample_appearance(rng, stage.regions, stage.bank, person.identity)
+            covered = stage.paint(scene, person.posed, clothes, matrix, down, light)
             seen[covered] = number
             if rng.random() < self.config.occluded:
                 self._occlude(rng, scene, seen, person)
             boxes.append(_clipped_box(person.outline, width, height) / _PAINT)
         for number, person in enumerate(people, 1):
-            whole = _silhouette_area(person, self.stages[person.fine].bank.faces)
+            whole = _silhouette_area(person, self.stages[False].bank.faces)
             shares.append(min(1.0, np.count_nonzero(seen == number) / max(whole, 1.0)))
         small = np.asarray(cv2.resize(scene, size, interpolation=cv2.INTER_AREA), np.float32)
         return Frame(
@@ -128,7 +134,7 @@ class FrameMaker:
                 if person is not None:
                     people.append(person)
                     break
-        people.sort(key=lambda person: -float(person.posed.vertices[:, 2].mean()))
+        people.sort(key=lambda person: -float(person.middle[:, 2].mean()))
         return people, down, matrix
 
     def _stand(self, rng: np.random.Generator, view: View, floor: float) -> Standing | None:
@@ -145,6 +151,9 @@ class FrameMaker:
             hips += rng.uniform(-0.7, 0.7)
         # The hips lie at depth (across, y, 1), `hips` metres along gravity.
         y = (hips / depth - across * down[0] - down[2]) / down[1]
+        row = (y * focal + camera.matrix[1, 2]) / camera.height
+        if not -0.6 * share < row < 1 + 0.6 * share:
+            return None
         fine = share > config.near
         stage = self.stages[fine]
         rotations = self.poses.sample(rng)
@@ -153,11 +162,12 @@ class FrameMaker:
         posed = stage.pose(identity, (turn @ rotations).astype(np.float32), root)
         if posed.vertices[:, 2].min() < 4 * NEAR_M:
             return None
-        outline = camera.project(posed.vertices)
+        middle = posed.vertices[stage.mesh.rows[1]]
+        outline = np.ascontiguousarray(camera.project(middle).T)  # along rows, ten times as fast
         left, top, right, bottom = _clipped_box(outline, camera.width, camera.height)
         if right - left < 2 * _PAINT or bottom - top < 4 * _PAINT:
             return None
-        return Standing(posed, outline, fine)
+        return Standing(identity, posed, middle, outline, fine)
 
     def _backdrop(self, rng: np.random.Generator, width: int, height: int) -> NDArray[np.float32]:
         """A part of a room, (height, width, 3) float32 in [0, 1]."""
@@ -175,7 +185,7 @@ class FrameMaker:
     ) -> None:
         """Put something before a person and all who stand behind."""
         height, width = seen.shape
-        low, high = person.outline.min(axis=0), person.outline.max(axis=0)
+        low, high = person.outline.min(axis=1), person.outline.max(axis=1)
         centre, side = (low + high) / 2, float((high - low).max())
         hidden = occluder_mask(rng, width, height, (float(centre[0]), float(centre[1]), side)) > 0
         scene[hidden] = self._backdrop(rng, width, height)[hidden] * rng.uniform(0.4, 1.2)
@@ -183,17 +193,16 @@ class FrameMaker:
 
 
 def _clipped_box(outline: NDArray[np.floating], width: int, height: int) -> NDArray[np.float64]:
-    """Left, top, right, bottom around points (N, 2) px at pixel centres, as edges inside (0, 0, width, height)."""
-    low, high = outline.min(axis=0) + 0.5, outline.max(axis=0) + 0.5
+    """Left, top, right, bottom around points (2, N) px at pixel centres, as edges inside (0, 0, width, height)."""
+    low, high = outline.min(axis=1) + 0.5, outline.max(axis=1) + 0.5
     return np.concatenate([low, high]).clip(0, [width, height, width, height])
 
 
 def _silhouette_area(person: Standing, faces: NDArray[np.int32]) -> float:
     """Pixels of the image that the whole silhouette would cover, were the image large enough."""
-    low, high = person.outline.min(axis=0), person.outline.max(axis=0)
+    low, high = person.outline.min(axis=1), person.outline.max(axis=1)
     scale = (_OUTLINE - 1) / np.maximum(high - low, 1e-3)
-    pixels = (person.outline - low) * scale
-    depth = person.posed.vertices[:, 2:]
-    vertices = np.concatenate([pixels * depth, depth], axis=1).astype(np.float32)
+    depth = person.middle[:, 2:]
+    vertices = np.concatenate([(person.outline.T - low) * scale * depth, depth], axis=1).astype(np.float32)
     _, covered = rasterise(vertices, faces, np.zeros_like(vertices), np.eye(3), _OUTLINE, _OUTLINE)
     return float(np.count_nonzero(covered) / scale.prod())
