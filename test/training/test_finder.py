@@ -119,7 +119,7 @@ def test_boxes_stay_on_what_they_are_around_when_mirrored_and_zoomed() -> None:
     config = AugmentConfig(zoomed=1, zoom=(0.6, 1.4), flip=0.5, recoloured=0, textured=0, hidden=0, degraded=0)
     for seed in range(8):
         rng = np.random.default_rng(seed)
-        frame, _ = augment(_frame(BOXES[1:2]), _frame(), 64, 48, rng, config)
+        frame, _ = augment(_frame(BOXES[1:2]), _frame, 64, 48, rng, config)
         rows, columns = np.nonzero(frame.image[..., 0] > 127)
         seen = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
         np.testing.assert_allclose(frame.boxes[0], seen, atol=1.1)
@@ -129,7 +129,7 @@ def test_every_look_keeps_type_and_shape_and_changes_the_picture() -> None:
     rng = np.random.default_rng(0)
     config = AugmentConfig(zoomed=0, flip=0, recoloured=1, textured=1, hidden=1, degraded=1)
     for _ in range(20):
-        frame, ignored = augment(_frame(), _frame(BOXES[:0]), 64, 32, rng, config)
+        frame, ignored = augment(_frame(), lambda: _frame(BOXES[:0]), 64, 32, rng, config)
         assert frame.image.dtype == np.uint8 and frame.image.shape == (32, 64, 3)
         assert frame.boxes.dtype == frame.visible.dtype == np.float32 and len(ignored) == len(frame.boxes)
         assert (frame.image != _frame().image).any()
@@ -139,7 +139,7 @@ def test_what_is_pasted_over_someone_hides_them() -> None:
     config = AugmentConfig(zoomed=0, flip=0, recoloured=0, textured=0, hidden=1, degraded=0)
     hidden = 0
     for seed in range(30):
-        frame, _ = augment(_frame(BOXES[::2]), _frame(BOXES[:0]), 64, 32, np.random.default_rng(seed), config)
+        frame, _ = augment(_frame(BOXES[::2]), lambda: _frame(BOXES[:0]), 64, 32, np.random.default_rng(seed), config)
         for (left, top, right, bottom), visible in zip(frame.boxes.round().astype(int), frame.visible, strict=True):
             white = (frame.image[top:bottom, left:right] > 0).mean()
             assert visible <= white + 0.05  # pieces that overlap are counted twice

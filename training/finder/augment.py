@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -56,11 +57,14 @@ def warp(frame: Frame, scale: float, x: float, y: float, width: int, height: int
 
 
 def augment(
-    frame: Frame, other: Frame, width: int, height: int, rng: np.random.Generator, config: AugmentConfig
+    frame: Frame, other: Callable[[], Frame], width: int, height: int, rng: np.random.Generator, config: AugmentConfig
 ) -> tuple[Frame, NDArray[np.bool_]]:
-    """An example of width x height px, and who is to be ignored in it; `other` lends what hides a part of it."""
+    """An example of width x height px, and who is to be ignored in it.
+
+    other: draws the frame that lends what hides a part of this one.
+    """
     if rng.random() < config.hidden:
-        frame = _hide(frame, other, rng)
+        frame = _hide(frame, other(), rng)
     image, boxes, visible = frame
     image_height, image_width = image.shape[:2]
     if rng.random() < config.flip:

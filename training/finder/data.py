@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,8 +21,8 @@ def make_batch(
     rng = np.random.default_rng([seed, step])
     images, targets = [], []
     for index in rng.integers(len(frames), size=size):
-        other = frames[int(rng.integers(len(frames)))]
-        frame, ignored = augment(frames[int(index)], other, *shape, rng, config)
+        other = int(rng.integers(len(frames)))
+        frame, ignored = augment(frames[int(index)], partial(frames.__getitem__, other), *shape, rng, config)
         images.append(frame.image)
         targets.append(make_targets(frame.boxes, ignored, *shape))
     stacked = (torch.from_numpy(np.stack(maps)) for maps in zip(*targets, strict=True))
