@@ -1,6 +1,7 @@
 """The node, and RViz if wanted, on a camera that is already running.
 
 ros2 launch metro_ros metro.launch.py image:=/camera/image_raw camera_info:=/camera/camera_info
+ros2 launch metro_ros metro.launch.py detector:=topic detections:=/yolo/detections
 ros2 launch metro_ros metro.launch.py cameras:="[front, rear]"     # front/image, front/camera_info, rear/image, ...
 """
 
@@ -20,14 +21,22 @@ def generate_launch_description() -> LaunchDescription:
     """One lifecycle node that configures and activates itself (parameter autostart)."""
     config = PathJoinSubstitution([FindPackageShare("metro_ros"), "config"])
     cameras = ParameterValue(LaunchConfiguration("cameras"), value_type=List[str])  # noqa: UP006
+    detector = ParameterValue(LaunchConfiguration("detector"), value_type=str)
     topics = [
         ("image", LaunchConfiguration("image")),
         ("camera_info", LaunchConfiguration("camera_info")),
+        ("detections", LaunchConfiguration("detections")),
     ]
     return LaunchDescription(
         [
             DeclareLaunchArgument("image", default_value="image", description="image topic, sensor_msgs/Image"),
             DeclareLaunchArgument("camera_info", default_value="camera_info", description="its sensor_msgs/CameraInfo"),
+            DeclareLaunchArgument(
+                "detector",
+                default_value="auto",
+                description="who finds people: auto (the model's own finder), none, topic, or an ONNX file",
+            ),
+            DeclareLaunchArgument("detections", default_value="detections", description="their topic, for topic"),
             DeclareLaunchArgument(
                 "cameras", default_value="[]", description="names of several cameras, which come before their topics"
             ),
@@ -49,8 +58,8 @@ def generate_launch_description() -> LaunchDescription:
                 executable="metro_node",
                 name="metro",
                 namespace=LaunchConfiguration("namespace"),
-                # The file comes last: cameras that it names count before the argument's, which may be none.
-                parameters=[{"cameras": cameras}, LaunchConfiguration("params_file")],
+                # The file comes last: what it names counts before the arguments, which may be defaults.
+                parameters=[{"cameras": cameras, "detector": detector}, LaunchConfiguration("params_file")],
                 remappings=topics,
                 arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
                 output="screen",

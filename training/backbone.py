@@ -1,4 +1,8 @@
-"""Image backbones, and SmallNet: the default one, small enough to train and to run on two CPU cores."""
+"""Image backbones, and SmallNet: the default one, small enough to train and to run on two CPU cores.
+
+SmallNet's stages are made of one of three blocks, so that the choice between them can be measured: see
+`training.ablate --what backbones`.
+"""
 
 from __future__ import annotations
 
@@ -59,6 +63,65 @@ class BasicBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         return F.relu(self.bn2(self.conv2(y)) + skip, inplace=True)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        """The norm whose weight makes the block its own shortcut when it is 0; None where there is no shortcut."""
+        return self.bn2
+
+
+class InvertedBlock(nn.Module):
+    """Widen four times, look around channel by channel, narrow (MobileNetV2, Sandler et al., 2018, with plain ReLU)."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        wide = 4 * channels
+        self.conv1 = nn.Conv2d(in_channels, wide, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.conv2 = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+        self.bn2 = nn.BatchNorm2d(wide)
+        self.conv3 = nn.Conv2d(wide, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        self.is_residual = stride == 1 and in_channels == channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(y)), inplace=True)))
+        return x + y if self.is_residual else y
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        return self.bn3 if self.is_residual else None
+
+
+class WideKernelBlock(nn.Module):
+    """7x7 channel by channel, then two layers per pixel (ConvNeXt, Liu et al., 2022), with batch norms, which fold."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int = 1) -> None:
+        super().__init__()
+        self.downsample: nn.Sequential | None = None
+        if stride != 1 or in_channels != channels:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(in_channels, channels, stride, stride, bias=False), nn.BatchNorm2d(channels)
+            )
+        self.conv1 = nn.Conv2d(channels, channels, 7, 1, 3, groups=channels, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, 4 * channels, 1)
+        self.conv3 = nn.Conv2d(4 * channels, channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x if self.downsample is None else self.downsample(x)
+        return x + self.bn3(self.conv3(F.gelu(self.conv2(self.bn1(self.conv1(x))))))
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d | None:
+        return self.bn3
+
+
+BLOCKS: dict[str, type[BasicBlock] | type[InvertedBlock] | type[WideKernelBlock]] = {
+    "basic": BasicBlock, "inverted": InvertedBlock, "wide_kernel": WideKernelBlock
+}  # fmt: skip
+
 
 class SmallNet(Backbone):
     """A residual CNN that keeps resolution: an 8x8 map for the tokens, dense 32x32 heads for what is visible (S = 128).
@@ -69,18 +132,25 @@ class SmallNet(Backbone):
     """
 
     def __init__(
-        self, *, joints: int, stem_channels: int, channels: tuple[int, ...], blocks: tuple[int, ...], pyramid: int
+        self,
+        *,
+        joints: int,
+        stem_channels: int,
+        channels: tuple[int, ...],
+        blocks: tuple[int, ...],
+        pyramid: int,
+        block: str = "basic",
     ) -> None:
         super().__init__()
         self.joints = joints
         self.out_channels = channels[-1]
         self.stride = 4 * 2 ** (len(channels) - 1)
         self.stem = nn.Sequential(*_conv_bn_relu(3, stem_channels), *_conv_bn_relu(stem_channels, channels[0]))
-        before = (channels[0], *channels[:-1])
+        make, before = BLOCKS[block], (channels[0], *channels[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
-                BasicBlock(before[i], width, stride=1 if i == 0 else 2),
-                *(BasicBlock(width, width) for _ in range(count - 1)),
+                make(before[i], width, stride=1 if i == 0 else 2),
+                *(make(width, width) for _ in range(count - 1)),
             )
             for i, (width, count) in enumerate(zip(channels, blocks, strict=True))
         )
@@ -109,8 +179,8 @@ class SmallNet(Backbone):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if isinstance(module, BasicBlock):
-                nn.init.zeros_(module.bn2.weight)  # every block starts as its shortcut
+            if isinstance(module, BasicBlock | InvertedBlock | WideKernelBlock) and module.last_norm is not None:
+                nn.init.zeros_(module.last_norm.weight)  # every block starts as its shortcut
         nn.init.normal_(self.dense_head.weight, std=0.01)
         if self.dense_head.bias is not None:
             nn.init.zeros_(self.dense_head.bias)

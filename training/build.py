@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from metro_ros.core.errors import ConfigError
-from training.backbone import Backbone, SmallNet
+from training.backbone import BLOCKS, Backbone, SmallNet
 from training.heads import KeypointHead
 from training.hrnet import OUT_CHANNELS, HRNet
 from training.mesh_spec import MeshSpec
@@ -32,6 +32,11 @@ class SmallNetConfig:
     channels: tuple[int, ...] = (32, 96, 192)
     blocks: tuple[int, ...] = (2, 2, 2)
     pyramid: int = 48
+    block: str = "basic"
+
+    def __post_init__(self) -> None:
+        if self.block not in BLOCKS:
+            raise ConfigError("SmallNet block", expected=" or ".join(BLOCKS), got=self.block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,20 @@ def default() -> MetroConfig:
     )
 
 
+def teacher() -> MetroConfig:
+    """The default network's teacher: the same crops and mesh, 2.2 GMAC; see training.distillation."""
+    return replace(
+        default(),
+        name="teacher",
+        backbone=SmallNetConfig(stem_channels=64, channels=(96, 192, 384), blocks=(3, 4, 3), pyramid=96),
+        blocks=(
+            BlockConfig(hidden=256, feed_forward=1024, out_features=128, layers=4, heads=8, dropout=0.0),
+            BlockConfig(hidden=128, feed_forward=512, out_features=64, layers=4, heads=4, dropout=0.0),
+            BlockConfig(hidden=64, feed_forward=256, out_features=3, layers=4, heads=2, dropout=0.0),
+        ),
+    )
+
+
 def paper_body() -> MetroConfig:
     """The paper's body network (METRO, HRNet-W64): 183 M parameters in use, 56 GMAC."""
     return MetroConfig(
@@ -184,23 +203,30 @@ def paper_hand() -> MetroConfig:
     )
 
 
-PRESETS = {"default": default, "paper_body": paper_body, "paper_hand": paper_hand}
+PRESETS = {"default": default, "teacher": teacher, "paper_body": paper_body, "paper_hand": paper_hand}
 
 
 BACKBONES: dict[str, type[BackboneConfig]] = {"smallnet": SmallNetConfig, "hrnet": HRNetConfig, "resnet": ResNetConfig}
-ARCHITECTURES: dict[str, HRNetConfig | ResNetConfig] = {
+ARCHITECTURES: dict[str, BackboneConfig] = {
     "resnet50": ResNetConfig(),
     "hrnet": HRNetConfig(width=40),
     "hrnet-w64": HRNetConfig(width=64),
+    "smallnet": SmallNetConfig(),
+    "smallnet-fine": SmallNetConfig(channels=(64, 96, 160), pyramid=64),
+    "smallnet-inverted": SmallNetConfig(channels=(32, 80, 160), blocks=(2, 3, 3), block="inverted"),
+    "smallnet-wide-kernel": SmallNetConfig(channels=(48, 96, 192), blocks=(2, 2, 3), block="wide_kernel"),
 }
-"""The paper's backbones, as its code calls them."""
+"""The paper's backbones, as its code calls them; and those that the default one was chosen from."""
 
 
 def with_architecture(config: MetroConfig, name: str) -> MetroConfig:
-    """A paper network with another of ARCHITECTURES, pooled as before. Raises ConfigError where that can't be."""
+    """A network with another of ARCHITECTURES, pooled as before. Raises ConfigError where that can't be."""
     if name not in ARCHITECTURES:
         raise ConfigError("backbone", expected=" or ".join(ARCHITECTURES), got=name)
-    return replace(config, backbone=replace(ARCHITECTURES[name], pooled=_is_pooled(config)))
+    backbone = ARCHITECTURES[name]
+    if isinstance(backbone, SmallNetConfig):
+        return replace(config, backbone=backbone)
+    return replace(config, backbone=replace(backbone, pooled=_is_pooled(config)))
 
 
 def config_to_dict(config: MetroConfig) -> dict[str, Any]:
@@ -269,6 +295,7 @@ def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> Backbone:
         channels=spec.channels,
         blocks=spec.blocks,
         pyramid=spec.pyramid,
+        block=spec.block,
     )
 
 

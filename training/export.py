@@ -1,18 +1,14 @@
 """A trained network becomes a bundle: fold, export to ONNX, compare with torch, and only then write.
 
-python -m training.export --checkpoint CKPT --output DIR [--info FILE.json]
+python -m training.export --checkpoint CKPT --output DIR [--info FILE.json] [--attention]
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import io
 import json
-import logging
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,29 +16,21 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
-import onnxruntime
-import torch
 from torch import Tensor, nn
 
-from metro_ros.core.bundle import Bundle, CropSpec, write_bundle
+from metro_ros.core.bundle import Bundle, CropSpec, add_part, write_bundle
 from metro_ros.core.errors import ConfigError, MetroError
 from metro_ros.core.manifest import CameraFrame
 from training.build import MetroConfig
 from training.checkpoint import load_checkpoint
+from training.export_attention import checked_attention_view
 from training.folding import FoldedMetro
 from training.mesh_spec import MeshSpec
 from training.network import Metro
 from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
+from training.onnx_graph import TOLERANCE, check_against, to_onnx
 
-OPSET = 18
-"""17 brought LayerNormalization; 18 is what torch's exporter writes without a conversion."""
-TOLERANCE = 1e-4
-"""Largest difference from torch: metres; for the camera relative to its size; for confidence a probability."""
-
-
-class ExportError(MetroError):
-    """The exported model is not the network it was made from."""
+ATTENTION_HELP = "with the attention view, for metro-ros attention; the file holds the backbone once more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,44 +74,33 @@ class ExportGraph(nn.Module):
         return tuple(value for value in self.folded(self.normalize(image)) if value is not None)
 
 
-def export_bundle(metro: Metro, config: MetroConfig, info: BundleInfo, output: str | Path) -> Bundle:
+def export_bundle(
+    metro: Metro, config: MetroConfig, info: BundleInfo, output: str | Path, *, attention: bool = False
+) -> Bundle:
     """Write the bundle of a network in eval mode to `output` and return it as the core loads it.
+
+    Args:
+        attention: let the attention view come along, see training.export_attention.
 
     Raises:
         ExportError: ONNX Runtime and torch differ by more than TOLERANCE; nothing is written.
         ConfigError: the mesh spec lacks what a bundle holds.
     """
     mesh = mesh_arrays(metro.mesh)
+    crops = probe_crops(config.image_size)
     model = export_onnx(FoldedMetro(metro), config.image_size)
-    differences = check_against_torch(model, metro, probe_crops(config.image_size))
+    differences = check_against_torch(model, metro, crops)
+    view = checked_attention_view(metro, crops) if attention else None
     fields = manifest_fields(metro.mesh, config, info)
     fields["origin"] = {**fields["origin"], "largest_difference_onnx_torch": differences}
-    return write_bundle(output, fields, model, mesh)
+    bundle = write_bundle(output, fields, model, mesh)
+    return bundle if view is None else add_part(bundle, "attention", *view)
 
 
 def export_onnx(folded: FoldedMetro, image_size: int) -> bytes:
     """A folded network as a serialised ONNX model, N dynamic."""
-    graph = ExportGraph(folded).eval()
     names = ["joints", "vertices", "camera"] + (["confidence"] if folded.keypoint_head is not None else [])
-    crops = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
-    # The exporter reports its progress and its own deprecations; neither is the user's business.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph,
-            (crops,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=names,
-            dynamic_shapes={"image": {0: torch.export.Dim("N")}},
-        )
-    if program is None:
-        raise ExportError("torch's ONNX exporter returned nothing")
-    model = program.model_proto
-    del program, graph  # a paper-sized network is 0.7 GB, and every stage of the exporter holds it once
-    return strip_traces(model).SerializeToString()
+    return to_onnx(ExportGraph(folded), image_size, names)
 
 
 def check_against_torch(
@@ -131,37 +108,15 @@ def check_against_torch(
 ) -> dict[str, float]:
     """Run ONNX Runtime and the unfolded network in eager torch on the same crops.
 
-    Args:
-        crops: (N, S, S, 3) uint8 RGB; run as one crop and then the rest, so that a fixed N cannot pass.
-
-    Returns:
-        The largest difference of each output.
-
-    Raises:
-        ExportError: one is above `tolerance` or not finite.
+    Returns and raises as `check_against`.
     """
-    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    names = [output.name for output in session.get_outputs()]
-    differences = dict.fromkeys(names, 0.0)
-    for part in (crops[:1], crops[1:]):
-        with torch.no_grad():
-            output = metro(Normalize()(torch.from_numpy(part)))
-        expected = {"joints": output.joints, "vertices": output.vertices[-1], "camera": output.camera}
-        if output.confidence is not None:
-            expected["confidence"] = output.confidence.sigmoid()
-        for name, got in zip(names, session.run(names, {"image": part}), strict=True):
-            want = expected[name].numpy()
-            difference = np.abs(got - want)
-            if name == "camera":
-                difference = difference / np.maximum(1.0, np.abs(want))
-            # NaN compares false with everything: let it through max and catch it below.
-            differences[name] = float(np.maximum(differences[name], difference.max()))
-    for name, largest in differences.items():
-        if not largest <= tolerance:
-            raise ExportError(
-                f"the ONNX model disagrees with torch in {name}", expected=f"at most {tolerance:g}", got=f"{largest:g}"
-            )
-    return differences
+
+    def expected(images: Tensor) -> dict[str, Tensor]:
+        output = metro(images)
+        known = {"joints": output.joints, "vertices": output.vertices[-1], "camera": output.camera}
+        return known if output.confidence is None else {**known, "confidence": output.confidence.sigmoid()}
+
+    return check_against(model, expected, crops, tolerance)
 
 
 def probe_crops(size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -211,19 +166,6 @@ def mesh_arrays(mesh: MeshSpec) -> dict[str, npt.NDArray]:
     }
 
 
-def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Without the exporter's traces: they name files of the machine, and weigh megabytes."""
-    for node in model.graph.node:
-        node.doc_string = ""
-        del node.metadata_props[:]
-    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]:
-        value.doc_string = ""
-        del value.metadata_props[:]
-    del model.graph.metadata_props[:]
-    del model.metadata_props[:]
-    return model
-
-
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ConfigError when it is none."""
     try:
@@ -247,11 +189,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="file written by training")
     parser.add_argument("--output", type=Path, required=True, help="directory of the bundle; replaced whole")
     parser.add_argument("--info", type=Path, help="JSON with fields of BundleInfo, over those in the checkpoint")
+    parser.add_argument(
+        "--attention", action="store_true", help="with what metro-ros attention draws; adds the backbone"
+    )
     options = parser.parse_args(arguments)
     try:
         metro, config, fields = load_checkpoint(options.checkpoint)
         info = BundleInfo.from_dict(fields | (read_json(options.info) if options.info else {}))
-        bundle = export_bundle(metro, config, info, options.output)
+        bundle = export_bundle(metro, config, info, options.output, attention=options.attention)
     except MetroError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

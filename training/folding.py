@@ -36,6 +36,19 @@ class FoldedOutput(NamedTuple):
     confidence: Tensor | None
 
 
+class CoarseOutput(NamedTuple):
+    """FoldedOutput before the upsampling: vertices (N, V_0, 3), and how the tokens came about.
+
+    attention: (N, heads, T, T) of the last layer; how much each token, a row, attends to each; rows sum to 1.
+    """
+
+    joints: Tensor
+    vertices: Tensor
+    camera: Tensor
+    confidence: Tensor | None
+    attention: Tensor
+
+
 class FoldedMetro(nn.Module):
     """A trained Metro for inference only. Built from a Metro in eval mode; heads and feed-forwards are shared.
 
@@ -70,6 +83,11 @@ class FoldedMetro(nn.Module):
 
     def forward(self, images: Tensor) -> FoldedOutput:
         """images (N, 3, S, S), normalised."""
+        joints, coarse, camera, confidence, _ = self.coarse(images)
+        return FoldedOutput(joints, self.upsample(coarse.transpose(1, 2)).transpose(1, 2), camera, confidence)
+
+    def coarse(self, images: Tensor) -> CoarseOutput:
+        """As forward, up to the coarsest vertices."""
         features = self.backbone(images)
         keypoints = confidence = None
         if self.keypoint_head is not None:
@@ -77,7 +95,7 @@ class FoldedMetro(nn.Module):
 
         stages = list(self._project(features.image, keypoints, confidence).split(self.widths, dim=2))
         for k, encoder in enumerate(self.encoders):
-            encoded = encoder(stages[k], self.attention_mask)
+            encoded, attention = encoder(stages[k], self.attention_mask)
             later = self.spread[k](encoded).split(self.widths[k + 1 :], dim=2)
             stages[k + 1 :] = [stage + part for stage, part in zip(stages[k + 1 :], later, strict=True)]
 
@@ -87,8 +105,7 @@ class FoldedMetro(nn.Module):
             camera = fit_camera(joints, keypoints, confidence)
         else:
             camera = self.camera((coarse if self.camera_source == "coarse" else tokens).flatten(1))
-        vertices = self.upsample(coarse.transpose(1, 2)).transpose(1, 2)
-        return FoldedOutput(joints, vertices, camera, None if confidence is None else confidence.sigmoid())
+        return CoarseOutput(joints, coarse, camera, None if confidence is None else confidence.sigmoid(), attention)
 
     def _project(self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
         """(N, T, sum of widths): M_0 x .. M_K x with all constants, for a map (N, C, h, w) or a vector (N, C)."""
@@ -146,10 +163,11 @@ class FoldedEncoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(FoldedLayer(layer) for layer in layers)  # type: ignore[arg-type]
 
-    def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Tokens (N, T, C), and the attention (N, heads, T, T) of the last layer."""
         for layer in self.layers:
-            tokens = layer(tokens, attention_mask)
-        return tokens
+            tokens, attention = layer(tokens, attention_mask)
+        return tokens, attention
 
 
 class FoldedLayer(nn.Module):
@@ -169,16 +187,16 @@ class FoldedLayer(nn.Module):
         self.intermediate = layer.intermediate
         self.output = layer.output
 
-    def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         query, key, value = (
             part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.query_key_value(tokens).chunk(3, dim=2)
         )
         scores = query @ key.transpose(2, 3)
         if attention_mask is not None:
             scores = scores + attention_mask
-        context = scores.softmax(dim=3) @ value
-        attended = self.attention_output(context.transpose(1, 2).flatten(2), tokens)
-        return self.output(self.intermediate(attended), attended)
+        attention = scores.softmax(dim=3)
+        attended = self.attention_output((attention @ value).transpose(1, 2).flatten(2), tokens)
+        return self.output(self.intermediate(attended), attended), attention
 
 
 def _fold_camera(metro: Metro) -> nn.Linear:

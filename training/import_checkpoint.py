@@ -21,7 +21,7 @@ from metro_ros.core.bundle import file_sha256
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.build import MetroConfig, build, paper_body, paper_hand
 from training.checkpoint import load_original_weights
-from training.export import BundleInfo, agreement, export_bundle
+from training.export import ATTENTION_HELP, BundleInfo, agreement, export_bundle
 from training.mesh_spec import HAND_21_NAMES, J14_NAMES, MeshSpec, body_431, hand_195
 from training.model_files import (
     BodyModelArrays,
@@ -158,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         metro, config = import_network(kind, options.checkpoint, files)
         print("weights read; exporting, and comparing ONNX Runtime with torch", flush=True)
         info = bundle_info(options.kind, kind, metro.mesh, options.checkpoint, files)
-        bundle = export_bundle(metro, config, info, options.output)
+        bundle = export_bundle(metro, config, info, options.output, attention=options.attention)
     except MetroError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -180,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sampling", type=Path, help="mesh_downsampling.npz or mano_downsampling.npz")
     parser.add_argument("--joint-regressor", type=Path, help="body: J_regressor_h36m_correct.npy")
     parser.add_argument("--template", type=Path, help="instead of these: .npz with template (T, 3), perhaps faces")
+    parser.add_argument("--attention", action="store_true", help=ATTENTION_HELP)
     return parser
 
 

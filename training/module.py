@@ -18,6 +18,7 @@ from metro_ros.core.skeleton import Skeleton
 from training.build import MetroConfig
 from training.checkpoint import RECORD, make_record
 from training.datasets.mixture import Batch
+from training.distillation import Teacher, distillation_loss
 from training.mesh_spec import MeshSpec
 from training.network import Metro, MetroOutput
 from training.normalize import Normalize
@@ -59,6 +60,8 @@ class MetroModule(pl.LightningModule):
         self.seed = seed
         self.scored = scored_joints(Skeleton(metro.mesh.joint_names, metro.mesh.joint_parents))
         self.normalize = Normalize()
+        self.teacher: Teacher | None = None
+        self.distil = 0.0
         self.seconds = 0.0
         """Of training so far, by the first process's clock."""
         self.batches = 0
@@ -71,6 +74,10 @@ class MetroModule(pl.LightningModule):
         self._losses: list[Tensor] = []
         self._compared: list[tuple[np.ndarray, np.ndarray]] = []
         """Predicted and true joints of the validation at hand, (N, J, 3) metres a batch."""
+
+    def teach(self, teacher: Teacher, weight: float) -> None:
+        """Learn what `teacher` answers, too; see `training.distillation`."""
+        self.teacher, self.distil = teacher, weight
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         trained = [parameter for parameter in self.metro.parameters() if parameter.requires_grad]
@@ -97,7 +104,11 @@ class MetroModule(pl.LightningModule):
         # Dropout: after a kill as before it, and different in every process.
         torch.manual_seed(1_000_003 * self.seed + int(batch.first))
         images, truth = self.normalize(batch.image), self.truth(batch)
-        loss, _ = stage_loss(self.stage, self.metro, batch, truth, images, generator, self.config.objective)
+        objective = self.config.objective
+        loss, output = stage_loss(self.stage, self.metro, batch, truth, images, generator, objective)
+        if self.teacher is not None and output is not None:
+            taught = self.teacher(images, objective.levels)
+            loss = loss + self.distil * distillation_loss(output, taught, batch.person)
         if not math.isfinite(value := float(loss.detach())):
             raise ConfigError("training diverged", expected="a finite loss", got=f"{value} at step {self.global_step}")
         self._losses.append(loss.detach())

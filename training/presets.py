@@ -85,6 +85,11 @@ def default() -> TrainConfig:
     )
 
 
+def teacher() -> TrainConfig:
+    """The default network's teacher, trained as it is."""
+    return replace(default(), network="teacher", learning_rate=5e-4)
+
+
 def paper_body() -> TrainConfig:
     """The paper's body: 30 images a GPU on eight of them, 200 epochs, Adam at 1e-4."""
     return TrainConfig(
@@ -118,4 +123,6 @@ def paper_hand() -> TrainConfig:
     )
 
 
-PRESETS = {"default": default, "paper_body": paper_body, "paper_3dpw": paper_3dpw, "paper_hand": paper_hand}
+PRESETS = {
+    "default": default, "teacher": teacher, "paper_body": paper_body, "paper_3dpw": paper_3dpw, "paper_hand": paper_hand
+}  # fmt: skip

@@ -33,6 +33,7 @@ from training.data import MetroData
 from training.datasets.augment import NONE, AugmentConfig
 from training.datasets.catalogue import open_source
 from training.datasets.mixture import Mixture
+from training.distillation import load_teacher
 from training.mesh_choice import choose_mesh
 from training.module import MetroModule
 from training.network import Metro
@@ -88,6 +89,8 @@ def train(options: argparse.Namespace) -> MetroModule:
     truth = TruthMaker(chosen.spec, chosen.body_model, training.vertex_count, config.objective.joints_from_mesh)
     length = run_length(options, config, len(training))
     module = MetroModule(metro, network, truth, config, length, options.stage, chosen.bundle, options.seed)
+    if options.teacher is not None:
+        module.teach(load_teacher(options.teacher, chosen.spec, network, metro.rounded), options.distil)
     data = MetroData(training, validation, config.batch, options.workers)
     trainer = make_trainer(options, config, length, accelerator)
     if trainer.is_global_zero:

@@ -34,6 +34,10 @@ def check(options: argparse.Namespace) -> None:
             raise ConfigError(_flag(name), expected=f"at least {low}", got=getattr(options, name))
     if options.mask_ratio is not None and not 0 <= options.mask_ratio <= 1:
         raise ConfigError("--mask-ratio", expected="0 to 1", got=options.mask_ratio)
+    if not options.distil >= 0:
+        raise ConfigError("--distil", expected="at least 0", got=options.distil)
+    if options.teacher is not None and options.stage != "all":
+        raise ConfigError("--teacher", expected="--stage all: the others train a part", got=options.stage)
     lengths = [_flag(name) for name in ("steps", "epochs", "minutes") if getattr(options, name) is not None]
     if len(lengths) > 1:
         raise ConfigError("length of training", expected="one of them", got=" and ".join(lengths))
@@ -125,13 +129,15 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     how.add_argument("--normals", type=float, help="weight of the normal loss")
     how.add_argument("--ema-decay", type=float, help="validate and export a moving average of the weights")
     how.add_argument("--mask-ratio", type=float, help="the most that masked vertex modelling hides")
-    how.add_argument("--architecture", choices=ARCHITECTURES, help="another backbone for the paper's networks")
+    how.add_argument("--architecture", choices=ARCHITECTURES, help="another backbone than the preset's")
     how.add_argument("--attention", choices=get_args(Attention), help="local: mesh neighbours only, as an ablation")
     how.add_argument("--constant-width", action="store_true", help="blocks of one width, as an ablation")
     how.add_argument("--tiny", action="store_true", help="a network of the same structure and a hundredth of the size")
     how.add_argument("--start-from", type=Path, help="checkpoint to take all weights from")
     how.add_argument("--backbone-from", type=Path, help="checkpoint to take the backbone's weights from")
     how.add_argument("--tokens-from", type=Path, help="checkpoint to take all other weights from")
+    how.add_argument("--teacher", type=Path, help="checkpoint of a larger network whose answers are learned too")
+    how.add_argument("--distil", type=float, default=50.0, help="weight of the teacher's answers (%(default)s)")
     how.add_argument("--imagenet", type=Path, help="HRNet weights trained on ImageNet, .pth or .safetensors")
 
     where = words.add_argument_group("where")

@@ -143,17 +143,23 @@ class SelfAttention(nn.Module):
         self.register_buffer("mask", None, persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        query, key, value = (
-            linear(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
-            for linear in (self.query, self.key, self.value)
-        )
+        value = self._heads(self.value, tokens)
         dropout = self.dropout if self.training else 0.0
+        context = F.dropout(self.weights(tokens).to(value.dtype), dropout) @ value
+        return context.transpose(1, 2).flatten(2)
+
+    def weights(self, tokens: Tensor) -> Tensor:
+        """(N, heads, T, T): how much each token, a row, attends to each, before dropout; rows sum to 1."""
+        query, key = self._heads(self.query, tokens), self._heads(self.key, tokens)
         # Written out: torch's fused attention for CPUs takes five times as long, forward and backward, at 128 tokens.
         scores = (query * query.shape[-1] ** -0.5) @ key.transpose(2, 3)
         if self.mask is not None:
             scores = scores + self.mask
-        context = F.dropout(scores.softmax(dim=3).to(value.dtype), dropout) @ value
-        return context.transpose(1, 2).flatten(2)
+        return scores.softmax(dim=3)
+
+    def _heads(self, linear: nn.Linear, tokens: Tensor) -> Tensor:
+        """(N, heads, T, head width)."""
+        return linear(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
 class Intermediate(nn.Module):

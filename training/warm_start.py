@@ -82,7 +82,8 @@ class FoldedWeights:
 def unfold(metro: Metro, folded: FoldedWeights, images: Tensor) -> None:
     """Set the weights of `metro` to those of the graph that was exported from a network of the same config.
 
-    images: (N, 3, S, S) normalised, that the batch norms see. Raises ConfigError where the shapes do not fit.
+    images: (N, 3, S, S) normalised, that the batch norms see. Raises ConfigError where the shapes do not fit, and for
+    blocks that are narrower than what comes into them: there the factors are lost.
     """
     _unfold_convolutions(metro.backbone, folded, images)
     if metro.keypoint_head is not None:
@@ -159,6 +160,14 @@ def _unfold_tokens(metro: Metro, folded: FoldedWeights) -> None:
     0 < k < K makes H_k-1 and R_k-1 .. R_0 parts of what is known, and each next R the solution of a linear system.
     """
     blocks = metro.blocks()
+    for block in blocks[1:]:
+        embed = block.bert.img_embedding
+        if embed.in_features != embed.out_features:
+            raise ConfigError(
+                "blocks of the network",
+                expected="each as wide as the output of the one before",
+                got=f"{embed.in_features} into {embed.out_features}",
+            )
     widths = [block.bert.img_embedding.out_features for block in blocks] + [3]
     images = torch.cat([folded["project_image"], folded["project_global"]]).T.split(widths)  # (width, in - 3) each
     constants = folded["constant"].split(widths, dim=1)

@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "find people in an image, a folder, a video or a webcam; no ROS needed",
     "camera": "publish a video, a folder, a webcam or a labelled clip as a ROS 2 camera",
     "demo": "play a labelled clip through the node over ROS 2, record, draw and measure",
+    "attention": "draw what a person's joints attend to, over an image; no ROS needed",
     "build-engine": "build the model for TensorRT ahead, for the GPU here or for others",
     "doctor": "say what is installed, what is missing, and what to do about it",
 }

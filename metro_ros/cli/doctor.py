@@ -57,6 +57,9 @@ def examine() -> Iterator[Finding]:
     yield from _ros()
     yield _module("rosbags", "optional", "pip install rosbags: the demo records with it")
     yield _module("rosbags.image", "optional", "pip install rosbags-image: decodes images where cv_bridge does not")
+    yield _module(
+        "vision_msgs.msg", "optional", "only for detections of other nodes; metro_msgs/DetectionArray does too"
+    )
     yield _module("cv_bridge", "optional", "not needed while rosbags-image is there")
     yield _cache()
     yield _bundle()

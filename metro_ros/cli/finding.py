@@ -7,6 +7,7 @@ from typing import NamedTuple
 from metro_ros.cli.sources import Frame, Source
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera
+from metro_ros.core.detect import Detector
 from metro_ros.core.engines import Engine
 from metro_ros.core.errors import CameraError, MetroError
 from metro_ros.core.estimator import Estimator, Person, Request, estimate_together
@@ -41,15 +42,17 @@ def with_cameras(source: Source, calibration: Camera | None, fov_deg: float | No
             yield View(frame, source.camera or Camera.nominal_for(width, height))
 
 
-def followed(views: Iterable[View], bundle: Bundle, engine: Engine) -> Iterator[tuple[View, list[Person]]]:
+def followed(
+    views: Iterable[View], bundle: Bundle, engine: Engine, detector: Detector | None = None
+) -> Iterator[tuple[View, list[Person]]]:
     """People in images that follow each other in time. Raises MetroError, see `Estimator`."""
-    estimator = Estimator(bundle, engine)
+    estimator = Estimator(bundle, engine, detector=detector)
     for view in views:
         yield view, estimator(view.frame.image, view.camera, view.frame.stamp_s)
 
 
 def unrelated(
-    views: Iterable[View], bundle: Bundle, engine: Engine, together: int
+    views: Iterable[View], bundle: Bundle, engine: Engine, together: int, detector: Detector | None = None
 ) -> Iterator[tuple[View, list[Person]]]:
     """People in images that have nothing to do with each other: as one by one, but `together` share engine calls.
 
@@ -57,7 +60,10 @@ def unrelated(
     """
     ids = itertools.count(1)
     for batch in _batches(views, together):
-        requests = [Request(Estimator(bundle, engine, ids=ids), view.frame.image, view.camera) for view in batch]
+        estimators = (Estimator(bundle, engine, ids=ids, detector=detector) for _ in batch)
+        requests = [
+            Request(estimator, view.frame.image, view.camera) for estimator, view in zip(estimators, batch, strict=True)
+        ]
         for view, people in zip(batch, estimate_together(requests, together), strict=True):
             if isinstance(people, Exception):
                 raise people

@@ -18,6 +18,7 @@ from metro_ros.cli.sources import Frame, Source, open_source
 from metro_ros.cli.statement import model_statement
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
 from metro_ros.core.camera import NOMINAL_FOV_DEG, Camera
+from metro_ros.core.detectors import open_detector
 from metro_ros.core.draw import draw_people
 from metro_ros.core.engines import EngineName, PrecisionWish, open_engine
 from metro_ros.core.engines.measure import best_batch
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, default=Path("metro_output"), help="folder to write to (%(default)s)")
     parser.add_argument("--engine", choices=get_args(EngineName), default="auto", help="(%(default)s: the fastest)")
     parser.add_argument("--precision", choices=get_args(PrecisionWish), default="fp32", help="(%(default)s)")
+    parser.add_argument(
+        "--detector", default="auto", help="who finds people: auto (the bundle's own finder), none, or an ONNX file"
+    )
     parser.add_argument("--sequence", action="store_true", help="the images of a folder follow each other in time")
     camera = parser.add_mutually_exclusive_group()
     camera.add_argument("--calibration", type=Path, metavar="YAML", help="by ROS's camera_calibration")
@@ -56,9 +60,12 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = load_bundle(arguments.bundle)
     if arguments.mirror:
         bundle = mirror_bundle(bundle)
-    engine = open_engine(bundle, arguments.engine, arguments.precision)
     interrupted = False
     with ExitStack() as stack:
+        detector = open_detector(arguments.detector, bundle)
+        if detector is not None:
+            stack.callback(detector.close)
+        engine = open_engine(bundle, arguments.engine, arguments.precision)
         stack.callback(engine.close)
         writer = stack.enter_context(Results(arguments.output, source, bundle))
         progress = stack.enter_context(tqdm(total=source.count, unit=" frames", disable=source.kind == "image"))
@@ -66,9 +73,9 @@ def run(arguments: argparse.Namespace) -> int:
             views = with_cameras(source, calibration, arguments.fov)
             if source.kind == "folder" and not arguments.sequence:
                 many = source.count is not None and source.count >= MANY_IMAGES
-                found = unrelated(views, bundle, engine, best_batch(engine, bundle) if many else 1)
+                found = unrelated(views, bundle, engine, best_batch(engine, bundle) if many else 1, detector)
             else:
-                found = followed(views, bundle, engine)
+                found = followed(views, bundle, engine, detector)
             for (frame, camera), people in found:
                 writer.add(frame, people, camera)
                 if writer.pictures:

@@ -14,6 +14,7 @@ from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera, solve_translation, weak_perspective_px
 from metro_ros.core.config import check_settings, setting
 from metro_ros.core.crop import Box, box_from_points, check_image, whole_image_box
+from metro_ros.core.detect import Detections, Detector
 from metro_ros.core.engines import Engine, Output, open_engine
 from metro_ros.core.errors import CameraError, ConfigError, ImageError
 from metro_ros.core.mirror import mirror_output
@@ -121,16 +122,19 @@ class Estimator:
         engine: Engine | None = None,
         config: EstimatorConfig | None = None,
         ids: Iterator[int] | None = None,
+        detector: Detector | None = None,
     ) -> None:
         """engine: None opens the fastest one (see `open_engine`, whose errors it raises).
 
-        ids: of new people; estimators that share one never give the same id.
+        ids: of new people; estimators that share one never give the same id. detector: whom to ask where no one is
+        followed; estimators may share one.
         """
         self.bundle = bundle
         self.engine = engine if engine is not None else open_engine(bundle)
         self.config = config if config is not None else EstimatorConfig()
         self._anchor_rows = _level_rows(bundle, PLACEMENT_POINTS)
         self._outline_rows = _level_rows(bundle, OUTLINE_POINTS)
+        self._detector = detector
         self._ids = ids if ids is not None else itertools.count(1)
         self._id = 0
         self.reset()
@@ -155,7 +159,13 @@ class Estimator:
             raise people
         return people
 
-    def _steps(self, image: npt.NDArray[np.uint8], camera: Camera | None, stamp: float | None) -> Steps[_Found]:
+    def _steps(
+        self,
+        image: npt.NDArray[np.uint8],
+        camera: Camera | None,
+        stamp: float | None,
+        detections: Detections | None,
+    ) -> Steps[_Found]:
         """Find who is in the image; it pauses wherever the network is asked."""
         camera = self._admit(image, camera, stamp)
         try:
@@ -163,7 +173,12 @@ class Estimator:
                 (look,) = yield from self._look(image, camera, [self._box])
                 if not self._is_lost(look, image):
                     return _Found([look], True, camera)
-            look = yield from self._search(image, camera)
+            if detections is None and self._detector is not None:
+                detections = self._detector.detect(image)
+            if detections is not None and not len(detections):
+                self._box = None
+                return _Found([], False, camera)
+            look = yield from self._search(image, camera, detections)
         except Exception:
             self._box = None
             raise
@@ -191,10 +206,13 @@ class Estimator:
         self._image_size, self._stamp = (width, height), stamp
         return camera
 
-    def _search(self, image: npt.NDArray[np.uint8], camera: Camera) -> Steps[_Look]:
-        """From the whole image inwards until the box settles on the person that the network sees."""
+    def _search(self, image: npt.NDArray[np.uint8], camera: Camera, detections: Detections | None) -> Steps[_Look]:
+        """From a detection, or the whole image, inwards until the box settles on the person that the network sees."""
         height, width = image.shape[:2]
         box = whole_image_box(width, height)
+        if detections is not None:
+            padding = self.config.padding or self.bundle.manifest.crop.padding
+            box = box_from_points(detections.boxes[0].reshape(2, 2), padding)
         for _ in range(self.config.max_passes):
             (look,) = yield from self._look(image, camera, [box])
             if _change(box, look.box) < self.config.settled:
@@ -265,6 +283,8 @@ class Request(NamedTuple):
     image: npt.NDArray[np.uint8]
     camera: Camera | None = None
     stamp: float | None = None
+    detections: Detections | None = None
+    """Who was found in it by others; None asks the estimator's own detector"""
 
 
 def estimate_together(requests: Sequence[Request], max_batch: int = 16) -> list[list[Person] | Exception]:

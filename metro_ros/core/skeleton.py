@@ -1,5 +1,6 @@
 """Joint names, their tree, and what follows from them."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,6 +72,16 @@ class Skeleton:
         except ValueError:
             raise ConfigError("unknown joint", expected=f"one of {', '.join(self.names)}", got=name) from None
 
+    def find(self, name: str) -> int:
+        """Index of the joint that a person calls `name`: in any case, ``right_wrist`` or ``Wrist R`` for ``R_Wrist``.
+
+        Raises ConfigError when there is none.
+        """
+        wanted = _words(name)
+        if name not in self.names and wanted:
+            name = next((known for known in self.names if _words(known) == wanted), name)
+        return self.index(name)
+
     def bones(self) -> list[tuple[int, int]]:
         """(parent, child) indices of every bone, in the order of the children."""
         return [(parent, child) for child, parent in enumerate(self.parents) if parent >= 0]
@@ -92,6 +103,12 @@ class Skeleton:
         has_hips = set(HIPS) <= set(self.names)
         rows = self.indices(HIPS) if has_hips else [joint for joint, parent in enumerate(self.parents) if parent < 0]
         return joints[..., rows, :].mean(axis=-2)
+
+
+def _words(name: str) -> list[str]:
+    """The words of a joint's name, sides as one letter, in the order of the alphabet."""
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
+    return sorted({"left": "l", "right": "r"}.get(word, word) for word in words)
 
 
 BODY_17 = Skeleton(

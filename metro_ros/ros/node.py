@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import Header
 
 from metro_ros.core.bundle import default_bundle_path, load_bundle
+from metro_ros.core.detectors import DetectorConfig, open_detector
 from metro_ros.core.engines import open_engine
 from metro_ros.core.engines.measure import best_batch
 from metro_ros.core.errors import ConfigError, MetroError
@@ -32,6 +33,8 @@ from metro_ros.ros.worker import Worker
 
 ESTIMATOR = "estimator."
 """Prefix of the parameters of EstimatorConfig."""
+DETECTION = "detection."
+"""Prefix of the parameters of DetectorConfig, which a configured node does not change."""
 
 
 class MetroNode(LifecycleNode):
@@ -42,6 +45,7 @@ class MetroNode(LifecycleNode):
         super().__init__("metro")
         self.config = declare(self, NodeConfig)
         self._estimator_config = declare(self, EstimatorConfig, ESTIMATOR)
+        self._detector_config = declare(self, DetectorConfig, DETECTION)
         self._ids = itertools.count(1)  # of people, unique over all cameras and configurations
         self._feeds: list[Feed] = []
         self._configured = ExitStack()  # what cleanup undoes, the last first
@@ -106,13 +110,19 @@ class MetroNode(LifecycleNode):
         mesh_level(config, bundle)
         engine = open_engine(bundle, config.engine, config.precision, config.threads or None)
         self._configured.callback(engine.close)
+        detector = None
+        if config.detector != "topic":
+            detector = open_detector(config.detector, bundle, config.threads or None, self._detector_config)
+        if detector is not None:
+            self._configured.callback(detector.close)
         self._max_batch = best_batch(engine, bundle) if len(config.cameras) > 1 else 1
         if self._max_batch > 1:  # what the engine prepares for batches, it prepares now
             engine.infer(np.zeros((self._max_batch, engine.crop_size, engine.crop_size, 3), np.uint8))
         self._configured.callback(self.destroy_publisher, publish_topology(self, bundle))
         self._configured.callback(self._feeds.clear)
         for name in config.cameras or ("",):
-            feed = Feed(self, name, Estimator(bundle, engine, self._estimator_config, self._ids), config)
+            estimator = Estimator(bundle, engine, self._estimator_config, self._ids, detector)
+            feed = Feed(self, name, estimator, config, self._detector_config.min_score)
             self._configured.callback(feed.outputs.destroy)
             self._feeds.append(feed)
         self._diagnostics = self.create_publisher(
@@ -155,6 +165,8 @@ class MetroNode(LifecycleNode):
             self.get_logger().error("frames lost, please report: " + "".join(traceback.format_exception(error)))
 
     def _diagnose(self) -> None:
+        for feed in self._feeds:
+            feed.watch_publishers()
         name = self.get_fully_qualified_name()
         statuses = [feed.statistics.report(f"{name}: {feed.name or 'people'}") for feed in self._feeds]
         if self._diagnostics.get_subscription_count():
@@ -166,14 +178,16 @@ class MetroNode(LifecycleNode):
         try:
             config = read(self, NodeConfig, changes=parameters)
             estimator_config = read(self, EstimatorConfig, ESTIMATOR, parameters)
+            detector_config = read(self, DetectorConfig, DETECTION, parameters)
             if self._feeds:
-                fixed = sorted(FIXED & {parameter.name for parameter in parameters})
+                names = {parameter.name for parameter in parameters}
+                fixed = sorted(name for name in names if name in FIXED or name.startswith(DETECTION))
                 if fixed:
                     raise ConfigError(f"{', '.join(fixed)} cannot change now", remedy="deactivate and clean up first")
                 mesh_level(config, self._feeds[0].estimator.bundle)
         except MetroError as error:
             return SetParametersResult(successful=False, reason=str(error))
-        self.config, self._estimator_config = config, estimator_config
+        self.config, self._estimator_config, self._detector_config = config, estimator_config, detector_config
         for feed in self._feeds:
             feed.config, feed.estimator.config = config, estimator_config
         return SetParametersResult(successful=True)

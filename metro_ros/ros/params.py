@@ -40,6 +40,18 @@ class NodeConfig:
     )
     transport: Literal["raw", "compressed"] = setting("raw", "raw: subscribe to image; compressed: to image/compressed")
     rectified: bool = setting(False, "the image is rectified: use the projection matrix of camera_info, no distortion")
+    detector: str = setting(
+        "auto", "who finds people; auto: the model's own finder, none, topic: another node, or the path of an ONNX file"
+    )
+    detections_type: Literal["auto", "vision_msgs", "metro_msgs"] = setting(
+        "auto", "package of the messages on detections; auto: vision_msgs where installed, else metro_msgs"
+    )
+    detections_classes: tuple[str, ...] = setting(
+        ("person", "0"), "class_id of a person in vision_msgs' hypotheses; empty: any"
+    )
+    detections_slack_s: float = setting(
+        0.25, "seconds that detections may be older or newer than the image that they serve", 0.0, 10.0
+    )
     mesh_level: int = setting(0, "vertices of the mesh level that ~/mesh shows; 0: the middle level", 0, 1_000_000)
     joint_diameter_m: float | None = setting(
         None, "diameter of the spheres in ~/joints, metres; unset: by the size of the mesh, 0.05 for a body", 0.001, 1.0
@@ -58,6 +70,7 @@ class NodeConfig:
 
 FIXED = frozenset(
     {"autostart", "bundle", "mirror", "engine", "precision", "threads", "cameras", "transport", "diagnostics_period_s"}
+    | {"detector", "detections_type"}
 )
 """Names of the parameters that a configured node does not change."""
 
@@ -90,6 +103,7 @@ def declare(node: Node, config: type[Config], prefix: str = "") -> Config:
         default = UNSET if field.default is None else field.default
         name, descriptor = prefix + field.name, _descriptor(config, field)
         if field.default != ():
+            default = list(default) if isinstance(default, tuple) else default
             node.declare_parameter(name, default, descriptor)
         elif node.declare_parameter(name, Parameter.Type.STRING_ARRAY, descriptor).value is None:
             # An empty list as default would be one of bytes, and the parameter would take nothing else.
@@ -106,7 +120,7 @@ def read(node: Node, config: type[Config], prefix: str = "", changes: Iterable[P
         value = changed[name] if name in changed else node.get_parameter(name).value
         if field.default is None and value == UNSET:
             value = None
-        values[field.name] = tuple(value or ()) if field.default == () else value
+        values[field.name] = tuple(value or ()) if isinstance(field.default, tuple) else value
     return config(**values)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from detector_graphs import save_certain
 from tiny_bundle import person_image
 
 from metro_ros.cli import main
@@ -69,6 +70,18 @@ def test_a_hand_and_its_mirror_image(
     np.testing.assert_allclose(left, right * (-1, 1, 1), atol=2e-3)
     assert "right.png: found 0." in capsys.readouterr().out  # a hand of 70 px is nearer than a metre
     assert "cannot be mirrored" in refused("run", tmp_path / "left.png", "--output", tmp_path / "out", "--mirror")
+
+
+def test_a_detector_says_where_to_look(run: Callable[..., dict], together: list[int], tmp_path: Path) -> None:
+    two = np.maximum(*(person_image(160, 120, (column, 60), 60) for column in (40, 120)))
+    (tmp_path / "two").mkdir()
+    for name in ("a.png", "b.png"):
+        cv2.imwrite(str(tmp_path / "two" / name), two)
+    right = save_certain(tmp_path / "right.onnx", (96, 128), (86, 24, 106, 72))  # the input is 0.8 of the image
+    for words in (("--sequence",), ()):
+        for frame in run(tmp_path / "two", "--detector", right, *words)["frames"]:
+            box = frame["people"][0]["box"]
+            assert box["x"] + box["width"] / 2 == pytest.approx(120, abs=3)
 
 
 def test_nobody_is_said(run: Callable[..., dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +218,8 @@ def test_bad_settings_are_one_line(
 ) -> None:
     image, model = clip / "frames" / "000.png", ("--bundle", tiny_bundle.path, "--output", tmp_path / "out")
     assert "--fov" in refused("run", image, *model, "--fov", 0)
+    assert "which is no file" in refused("run", image, *model, "--detector", tmp_path / "none.onnx")
+    assert "cannot load the detector" in refused("run", image, *model, "--detector", image)
     assert "no_bundle" in refused("run", image, "--bundle", tmp_path / "no_bundle")
     calibration.write_text(calibration.read_text().replace("image_width: 160", "image_width: 320"))
     assert "320x120" in refused("run", image, *model, "--calibration", calibration)

@@ -49,3 +49,22 @@ def test_impossible_skeletons(names: tuple[str, ...], parents: tuple[int, ...], 
 def test_an_unknown_joint_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"R_Ankle.*got Tail"):
         BODY_17.index("Tail")
+
+
+@pytest.mark.parametrize(
+    "name", ["R_Wrist", "r_wrist", "right_wrist", "Right Wrist", "RIGHT-WRIST", "wrist_right", "RightWrist", "RWrist"]
+)
+def test_a_joint_is_found_by_the_names_that_people_use(name: str) -> None:
+    assert BODY_17.names[BODY_17.find(name)] == "R_Wrist"
+
+
+def test_every_joint_is_found_by_its_own_name() -> None:
+    for skeleton in (BODY_17, HAND_21):
+        assert [skeleton.find(name) for name in skeleton.names] == list(range(len(skeleton)))
+        assert [skeleton.find(name.lower()) for name in skeleton.names] == list(range(len(skeleton)))
+
+
+@pytest.mark.parametrize("name", ["wrist", "tail", "", "_", "right_wrist_2"])
+def test_what_is_no_joint_s_name_finds_none(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"unknown joint.*R_Ankle"):
+        BODY_17.find(name)

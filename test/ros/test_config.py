@@ -12,7 +12,17 @@ import rclpy
 import yaml
 from conftest import fresh_domain
 
-LAUNCH_ARGUMENTS = {"image", "camera_info", "cameras", "params_file", "namespace", "rviz", "log_level"}
+LAUNCH_ARGUMENTS = {
+    "image",
+    "camera_info",
+    "cameras",
+    "detector",
+    "detections",
+    "params_file",
+    "namespace",
+    "rviz",
+    "log_level",
+}
 
 
 def test_the_parameter_file_names_only_what_the_node_declares(stage, repository):

@@ -1,11 +1,15 @@
 """Datasets by name, each on its real layout."""
 
+import json
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from bodies import make_anny_like_mesh, make_bank
 from dataset_fixtures import write_coco, write_freihand, write_metro_tsv, write_threedpw
 from stand_ins import make_sample
+from write_fixtures import write_default
 
 from metro_ros.core.errors import ConfigError, SourceError
 from training.datasets.catalogue import KINDS, open_source
@@ -20,8 +24,17 @@ def write_shards(folder: Path) -> Path:
     return folder / "set"
 
 
+def write_stream(folder: Path) -> Path:
+    write_default(folder)
+    path = folder / "stream.json"
+    path.write_text(json.dumps({"motions": "motions.npz", "cache": ".", "seed": 3, "renderer": "opencv"}))
+    return path
+
+
+TUBE_MAN = make_anny_like_mesh(make_bank())
 WRITERS = {
     "shards": (write_shards, BODY, "R_Ankle"),
+    "synth": (write_stream, TUBE_MAN, "R_Ankle"),
     "tsv": (lambda folder: write_metro_tsv(folder), BODY, "R_Ankle"),
     "freihand": (lambda folder: write_freihand(folder / "F"), HAND, "Thumb_4"),
     "3dpw": (lambda folder: write_threedpw(folder / "P", "train"), BODY, "L_Knee"),
@@ -30,12 +43,35 @@ WRITERS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def few_rooms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.synth.stream.ROOMS", 2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_opens_its_own_layout(kind: str, tmp_path: Path) -> None:
     write, mesh, joint = WRITERS[kind]
     source = open_source(f"{kind}:{write(tmp_path)}@2.5", mesh)
     assert source.weight == 2.5 and joint in source.dataset.joint_names
     assert source.dataset[0].image.ndim == 3
+
+
+def test_a_stream_draws_the_same_rows_in_every_process(tmp_path: Path) -> None:
+    path = write_stream(tmp_path)
+    stream = open_source(f"synth:{path}", TUBE_MAN).dataset
+    first, later = stream[5], stream[1_000_000]
+    assert not np.array_equal(first.image, later.image)
+    again = pickle.loads(pickle.dumps(stream))
+    np.testing.assert_array_equal(again[5].image, first.image)
+    np.testing.assert_array_equal(again[5].joints, first.joints)
+    with pytest.raises(IndexError):
+        stream[len(stream)]
+    for fields in ({}, {"motions": 3}, {"motions": "motions.npz", "colour": "red"}, []):
+        path.write_text(json.dumps(fields))
+        with pytest.raises(ConfigError, match="expected motions, and"):
+            open_source(f"synth:{path}", TUBE_MAN)
+    with pytest.raises(SourceError, match="cannot read"):
+        open_source(f"synth:{tmp_path / 'none.json'}", TUBE_MAN)
 
 
 def test_a_tsv_set_is_of_hands_where_the_mesh_is(tmp_path: Path) -> None:

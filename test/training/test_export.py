@@ -14,7 +14,6 @@ from training.build import build
 from training.checkpoint import load_checkpoint, load_original_weights, save_checkpoint
 from training.export import (
     BundleInfo,
-    ExportError,
     check_against_torch,
     export_bundle,
     export_onnx,
@@ -26,6 +25,7 @@ from training.folding import FoldedMetro
 from training.mesh_spec import body_431
 from training.network import Metro
 from training.normalize import Normalize
+from training.onnx_graph import ExportError
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,7 @@ def test_command_line_makes_a_bundle_from_a_checkpoint(small_network, tmp_path: 
     assert bundle.manifest.camera_frame == "crop_ray"
     assert bundle.levels == (6, 10, 20)
     np.testing.assert_array_equal(bundle.template, metro.mesh.template)
+    assert bundle.part_file("attention") is None, "it comes only when asked for"
 
 
 @pytest.mark.parametrize("content", [None, b"not a checkpoint"])

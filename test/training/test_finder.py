@@ -14,7 +14,6 @@ from metro_ros.core.detect import Detections
 from metro_ros.core.errors import ConfigError, SourceError
 from metro_ros.core.finder import open_finder
 from training.datasets.frames import FrameSet, write_frame_shard
-from training.export import ExportError
 from training.finder import evaluate, export
 from training.finder.__main__ import main as train_main
 from training.finder.augment import AugmentConfig, augment, letterbox, warp
@@ -24,6 +23,7 @@ from training.finder.loss import TargetBatch, finder_loss, giou_loss
 from training.finder.network import FinderConfig, FinderNet, Maps, decode
 from training.finder.targets import make_targets
 from training.finder.train import LAST, FinderTraining, Trainer, load_finder, run
+from training.onnx_graph import ExportError
 from training.schedule import Length
 from training.synth.frames import Frame
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny_network import make_mesh, scramble, small_config
 
-from training.build import build, count_parameters
+from training.build import SmallNetConfig, build, count_parameters
 from training.export import check_against_torch, export_onnx, probe_crops
 from training.folding import FoldedMetro
 from training.network import Metro
@@ -61,6 +61,23 @@ def test_free_attention_has_no_mask(small_network) -> None:
     metro, _ = small_network("default")
     assert FoldedMetro(metro).attention_mask is None
     assert all(block.attention_mask is None for block in metro.blocks())
+
+
+@pytest.mark.parametrize("block", ["basic", "inverted", "wide_kernel"])
+def test_every_kind_of_block_folds_and_starts_as_its_shortcut(block: str) -> None:
+    torch.manual_seed(0)
+    config = replace(small_config("default"), backbone=SmallNetConfig(8, (8, 12, 16), (1, 1, 2), 12, block))
+    metro = build(config, make_mesh())
+    last = metro.backbone.stages[2][1]
+    maps = torch.rand(1, 16, 4, 4)
+    with torch.no_grad():
+        torch.testing.assert_close(last.eval()(maps), maps)
+    metro = scramble(metro).double()
+    images = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    folded = FoldedMetro(metro)
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images).vertices, metro(images).vertices[-1], rtol=1e-9, atol=1e-9)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
 def test_folded_network_has_no_batch_norm_left(small_network) -> None:

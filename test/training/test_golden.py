@@ -43,9 +43,9 @@ def import_and_run(
     np.savez(folder / "template.npz", template=template)
     eager: Figures = {}
 
-    def listen(metro: Metro, *others: Any) -> Bundle:
+    def listen(metro: Metro, *others: Any, **named: Any) -> Bundle:
         eager.update(eager_figures(metro))
-        return export(metro, *others)
+        return export(metro, *others, **named)
 
     export = import_checkpoint.export_bundle
     with pytest.MonkeyPatch.context() as patch:

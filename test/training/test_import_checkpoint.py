@@ -109,8 +109,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return given
 
 
-def command(kind: str, checkpoint: Path, output: Path, **files: Path) -> int:
-    words = ["--kind", kind, "--checkpoint", str(checkpoint), "--output", str(output)]
+def command(kind: str, checkpoint: Path, output: Path, *flags: str, **files: Path) -> int:
+    words = ["--kind", kind, "--checkpoint", str(checkpoint), "--output", str(output), *flags]
     for name, path in files.items():
         words += [f"--{name}", str(path)]
     return main(words)
@@ -122,25 +122,26 @@ class Imported(NamedTuple):
     metro: Metro
     config: MetroConfig
     info: BundleInfo
+    attention: bool
 
 
-def imported(kind: str, checkpoint: Path, **files: Path) -> Imported:
+def imported(kind: str, checkpoint: Path, *flags: str, **files: Path) -> Imported:
     """All of the command but the export, which takes ten seconds."""
     taken: list[Imported] = []
 
-    def take(metro: Metro, config: MetroConfig, info: BundleInfo, output: Path) -> Bundle:
-        taken.append(Imported(metro, config, info))
+    def take(metro: Metro, config: MetroConfig, info: BundleInfo, output: Path, attention: bool) -> Bundle:
+        taken.append(Imported(metro, config, info, attention))
         raise ConfigError("no export")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.import_checkpoint.export_bundle", take)
-        assert command(kind, checkpoint, Path("unused"), **files) == 2
+        assert command(kind, checkpoint, Path("unused"), *flags, **files) == 2
     return taken[0]
 
 
 @pytest.fixture(scope="module")
 def body(inputs: SimpleNamespace) -> Imported:
-    return imported("body", inputs.body_checkpoint, **inputs.body_files)
+    return imported("body", inputs.body_checkpoint, "--attention", **inputs.body_files)
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,11 @@ def eager(metro: Metro, crops: np.ndarray) -> list[np.ndarray]:
     with torch.no_grad():
         output = metro(Normalize()(torch.from_numpy(crops)))
     return [tensor.numpy() for tensor in (output.joints, output.vertices[-1], output.camera)]
+
+
+def test_the_attention_view_comes_when_it_is_asked_for(body: Imported, hand: Bundle) -> None:
+    assert body.attention is True
+    assert hand.part_file("attention") is None
 
 
 def test_body_of_smpl(body: Imported, inputs: SimpleNamespace) -> None:

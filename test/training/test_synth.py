@@ -21,9 +21,9 @@ from training.datasets.shards import ShardDataset, write_shards
 from training.mesh_spec import MeshSpec
 from training.motion import Motion, retarget
 from training.synth import render, render_gl
-from training.synth.__main__ import choose
 from training.synth.clips import ClipConfig, write_clips
 from training.synth.poses import PoseConfig, PoseSampler
+from training.synth.recordings import choose
 from training.synth.render import rasterise
 from training.synth.samples import SampleConfig, SampleMaker
 from training.synth.stage import vertex_normals
@@ -144,10 +144,12 @@ def test_views_put_the_hips_where_they_say() -> None:
     for _ in range(50):
         view = sample_view(rng, config, stature=1.7, hip_height=0.9)
         column, row = view.camera.project(view.root[None])[0]
-        assert 0.1 * 640 - 1 <= column <= 0.9 * 640 and 0.35 * 480 - 1 <= row <= 0.7 * 480
+        (left, right), (top, bottom) = config.column_share, config.row_share
+        assert left * 640 - 1 <= column <= right * 640 and top * 480 - 1 <= row <= bottom * 480
         world = view.camera_from_world.T @ view.root
         if abs(world[1]) < 0.65 * np.linalg.norm(view.root):  # unless the tilt was limited
-            assert 0.4 - 0.9 - 1e-6 <= world[1] <= 2.3 - 0.9 + 1e-6  # the camera's height over the hips
+            low, high = config.camera_height_m
+            assert low - 0.9 - 1e-6 <= world[1] <= high - 0.9 + 1e-6  # the camera's height over the hips
 
 
 def test_a_sample_is_consistent() -> None:
@@ -178,7 +180,7 @@ def test_a_sample_is_consistent() -> None:
 def test_joints_project_onto_keypoints_in_the_ray_frame() -> None:
     maker, rng = _maker(), np.random.default_rng(5)
     posed, view = maker._place(rng, 1, MOTIONS[0].rotations[3])
-    sample = maker._photograph(rng, posed, view)
+    sample = maker._photograph(rng, 1, posed, view)
     # A camera along the ray through the crop's centre sees the joints at keypoints, up to one scale: find the depth.
     truth = _keypoints(sample)
     errors = []
@@ -188,6 +190,24 @@ def test_joints_project_onto_keypoints_in_the_ray_frame() -> None:
         scale = (seen * wanted).sum() / (seen * seen).sum()
         errors.append(np.abs(scale * seen - wanted).max())
     assert min(errors) < 0.05
+
+
+def test_a_companion_hides_and_is_not_the_person() -> None:
+    """Whoever stands before the person takes pixels of the mask, and never adds any."""
+    alone = _maker(dataclasses.replace(EASY, occluded=0.0, no_person=0.0, company=0.0))
+    together = _maker(dataclasses.replace(EASY, occluded=0.0, no_person=0.0, company=1.0))
+    rng = np.random.default_rng(2)
+    hidden = added = 0
+    for _ in range(12):
+        posed, view = together._place(rng, 1, MOTIONS[0].rotations[3])
+        state = rng.bit_generator.state
+        with_company = together._photograph(rng, 1, posed, view)
+        rng.bit_generator.state = state
+        without = alone._photograph(rng, 1, posed, view)
+        assert with_company.dense is not None and without.dense is not None
+        extra = with_company.dense.mask - without.dense.mask
+        hidden, added = hidden + (extra < -0.5).sum(), added + (extra > 0.5).sum()
+    assert hidden > 20 and added < 0.02 * 12 * 32 * 32  # other clothes, but not another body
 
 
 def test_empty_rooms_hold_nobody() -> None:

@@ -19,6 +19,7 @@ from training.mesh_spec import MeshSpec
 LEFT = "left-"
 KINDS: dict[str, Callable[[Path, MeshSpec], Dataset]] = {
     "shards": lambda path, mesh: ShardDataset(path),
+    "synth": lambda path, mesh: _stream(path, mesh),
     "tsv": lambda path, mesh: MetroTsv(path, "hand" if is_hand(mesh) else "body"),
     "freihand": lambda path, mesh: FreiHand(path),
     "3dpw": lambda path, mesh: ThreeDPW(path),
@@ -26,6 +27,12 @@ KINDS: dict[str, Callable[[Path, MeshSpec], Dataset]] = {
     "coco": lambda path, mesh: CocoKeypoints(path, coco_images(path)),
 }
 """Kind -> what opens it for a mesh; training splits unless they say otherwise."""
+
+
+def _stream(path: Path, mesh: MeshSpec) -> Dataset:
+    from training.synth.stream import SyntheticStream  # the renderer is no business of other sets
+
+    return SyntheticStream(path, mesh)
 
 
 def coco_images(annotations: Path) -> Path:

@@ -6,12 +6,8 @@ python -m training.finder.export --checkpoint RUN/last.safetensors --bundle BUND
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import io
-import logging
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,12 +21,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from metro_ros.core.bundle import Bundle, add_part, load_bundle
 from metro_ros.core.errors import MetroError
 from metro_ros.core.finder import PART, FinderConfig, open_finder
+from metro_ros.core.finder_session import OUTPUT_NAMES
 from training.backbone import BasicBlock
 from training.datasets.frames import FrameSet
-from training.export import OPSET, ExportError, strip_traces
 from training.finder.evaluate import best_score, find_all
 from training.finder.network import FinderNet, decode
 from training.finder.train import load_finder
+from training.onnx_graph import ExportError, to_onnx
 
 MOST = 32
 """Boxes that the graph answers with."""
@@ -70,24 +67,8 @@ def export_onnx(net: FinderNet) -> bytes:
     Raises:
         ExportError: ONNX Runtime and torch, which runs the network as it was trained, disagree.
     """
-    graph, config = FinderGraph(net).eval(), net.config
-    images = torch.zeros(2, config.height, config.width, 3, dtype=torch.uint8)
-    # The exporter reports its progress and its own deprecations; neither is the user's business.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
-        warnings.simplefilter("ignore")
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-        program = torch.onnx.export(
-            graph,
-            (images,),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["image"],
-            output_names=["boxes", "scores"],
-            dynamic_shapes={"image": {0: torch.export.Dim("N")}},
-        )
-    if program is None:
-        raise ExportError("torch's ONNX exporter returned nothing")
-    model = strip_traces(program.model_proto).SerializeToString()
+    config = net.config
+    model = to_onnx(FinderGraph(net), (config.height, config.width), OUTPUT_NAMES)
     check_against_torch(model, net, probe_images(config.width, config.height))
     return model
 
@@ -101,7 +82,7 @@ def check_against_torch(model: bytes, net: FinderNet, images: npt.NDArray[np.uin
     for part in (images[:1], images[1:]):
         with torch.no_grad():
             boxes, scores = (value.numpy() for value in decode(net.eval()(torch.from_numpy(part)), MOST))
-        got_boxes, got_scores = session.run(["boxes", "scores"], {"image": part})
+        got_boxes, got_scores = session.run(OUTPUT_NAMES, {"image": part})
         _compare("scores", got_scores, scores, TOLERANCE_SCORE)
         # Peaks that score the same may come in any order.
         apart = np.diff(scores, axis=1, prepend=2.0, append=-1.0) < -2 * TOLERANCE_SCORE

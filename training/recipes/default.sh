@@ -46,5 +46,5 @@ train --stage all --out "$run/all" "${all[@]}" --learning-rate 6e-4 --devices "$
 # 4. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops.
 synth --clips "$clips" --frames "$frames" --seed 11 --only "$excluded" --out "$run/clips"
 python -m training.export --checkpoint "$run/all/last.safetensors" --output "$run/bundle" \
-  --info training/recipes/default.json
+  --info training/recipes/default.json --attention
 python -m training.evaluate --bundle "$run/bundle" --data "$run/clips" --json "$run/evaluation.json" --record unseen_clips

@@ -18,8 +18,9 @@ from metro_ros.core.errors import ConfigError, MetroError
 from training.anny_spec import load_anny_spec
 from training.body import TRAINING_BANK, load_body_bank
 from training.datasets.shards import SHARD_SIZE, write_shards
-from training.motion import Motion, load_motions, mirror
+from training.motion import load_motions, mirror
 from training.synth.clips import ClipConfig, write_clips
+from training.synth.recordings import choose
 from training.synth.render import Renderer, choose_renderer
 from training.synth.samples import SampleConfig, SampleMaker
 
@@ -54,19 +55,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cache", type=Path, help="where bodies and mesh spec are kept (default ~/.cache/metro_ros)")
     return parser
-
-
-def choose(motions: list[Motion], only: str, exclude: str) -> list[Motion]:
-    """The recordings that two comma-separated lists leave. Raises ConfigError on unknown names or when none is left."""
-    wanted, unwanted = ({name for name in text.split(",") if name} for text in (only, exclude))
-    unknown = (wanted | unwanted) - {motion.name for motion in motions}
-    if unknown:
-        names = ", ".join(motion.name for motion in motions)
-        raise ConfigError("unknown recordings", expected=names, got=", ".join(sorted(unknown)))
-    left = [motion for motion in motions if motion.name not in unwanted and (not wanted or motion.name in wanted)]
-    if not left:
-        raise ConfigError("no recording is left", expected="at least one", got="none")
-    return left
 
 
 def main(arguments: list[str] | None = None) -> int:

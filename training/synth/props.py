@@ -52,12 +52,12 @@ def ellipsoid(centre: NDArray, radii: NDArray, colour: NDArray) -> Solid:
     ring = np.stack(
         [
             np.sin(polar)[:, None] * np.cos(around),
-            np.broadcast_to(np.cos(polar)[:, None], (rings, spokes)),
+            np.broadcast_to(-np.cos(polar)[:, None], (rings, spokes)),
             np.sin(polar)[:, None] * np.sin(around),
         ],
         axis=-1,
     )
-    points = np.concatenate([ring.reshape(-1, 3), [[0, 1, 0], [0, -1, 0]]]) * radii + centre
+    points = np.concatenate([ring.reshape(-1, 3), [[0, -1, 0], [0, 1, 0]]]) * radii + centre
     caps = [
         face
         for spoke in range(spokes)
@@ -88,7 +88,7 @@ def _solid(points: NDArray, faces: NDArray, colour: NDArray) -> Solid:
 
 
 def tube_faces(rings: int, spokes: int) -> NDArray[np.int64]:
-    """(2 (rings - 1) spokes, 3): the wall of a tube whose vertices come ring by ring."""
+    """(2 (rings - 1) spokes, 3): the wall of a tube whose vertices come ring by ring, downwards, from x to z."""
     ring, spoke = np.meshgrid(np.arange(rings - 1), np.arange(spokes), indexing="ij")
     a = (ring * spokes + spoke).ravel()
     b = (ring * spokes + (spoke + 1) % spokes).ravel()

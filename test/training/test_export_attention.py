@@ -1,0 +1,116 @@
+"""The attention view of a network: found where it was put, as torch has it, and in the bundle that the core reads."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from tiny_network import make_mesh, scramble, small_config
+
+from metro_ros.core.attention import AttentionNetwork
+from metro_ros.core.bundle import Bundle, load_bundle
+from metro_ros.core.crop import whole_image_box
+from training.build import build
+from training.checkpoint import save_checkpoint
+from training.export import BundleInfo, export_bundle, main, probe_crops
+from training.export_attention import attention_view
+from training.network import Metro
+from training.normalize import Normalize
+from training.onnx_graph import ExportError, check_against
+
+JOINT, TOKEN = 3, 8
+"""The joint attends to the token, which is a vertex."""
+
+
+class Exported(NamedTuple):
+    metro: Metro
+    bundle: Bundle
+
+
+def make_attend(metro: Metro, joint: int, token: int) -> None:
+    """Mark the joint, the token and all others by a channel each in the last block, and let its last layer match."""
+    bert = metro.blocks()[-1].bert
+    *before, last = bert.encoder.layer
+    attention = last.attention.self  # type: ignore[union-attr]
+    with torch.no_grad():
+        for layer in before:  # the marks come through as they are, but normalised
+            layer.attention.output.dense.weight.zero_()  # type: ignore[union-attr,operator]
+            layer.output.dense.weight.zero_()  # type: ignore[union-attr,operator]
+        bert.position_embeddings.weight.zero_()
+        bert.position_embeddings.weight[:, 2] = 100
+        for marked, mark in ((joint, 0), (token, 1)):
+            bert.position_embeddings.weight[marked, mark] = 100
+            bert.position_embeddings.weight[marked, 2] = 0
+        for linear, mark in ((attention.query, 0), (attention.key, 1)):
+            linear.weight.zero_()
+            linear.bias.zero_()
+            for head in range(attention.heads):  # by its first channel, and no two heads alike
+                linear.weight[head * linear.out_features // attention.heads, mark] = 3.0 - head
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """By the command line, from a checkpoint; without the model itself, which other tests export."""
+    folder = tmp_path_factory.mktemp("attention")
+    torch.manual_seed(5)
+    config = small_config("default")
+    metro = scramble(build(config, make_mesh()))
+    make_attend(metro, JOINT, TOKEN)
+    save_checkpoint(folder / "net.safetensors", metro, config)
+    words = ["--checkpoint", folder / "net.safetensors", "--output", folder / "bundle", "--attention"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.export.export_onnx", lambda *_: b"a model")
+        patch.setattr("training.export.check_against_torch", lambda *_: {})
+        assert main([*map(str, words)]) == 0
+    return Exported(metro, load_bundle(folder / "bundle"))
+
+
+@pytest.mark.parametrize("crop", range(3))
+def test_attention_is_found_where_it_was_put(exported: Exported, crop: int) -> None:
+    image = np.ascontiguousarray(probe_crops(64)[crop, :, :, ::-1])
+    seen = AttentionNetwork(exported.bundle).look(image, whole_image_box(64, 64))
+    assert seen.weights.shape == (11, 11) and seen.vertices.shape == (6, 3)
+    np.testing.assert_allclose(seen.weights.sum(axis=1), 1, atol=1e-5)
+    assert seen.weights[JOINT].argmax() == TOKEN and seen.weights[JOINT, TOKEN] > 0.9
+    assert np.delete(seen.weights[:, TOKEN], JOINT).max() < 0.5, "only the joint attends so"
+
+
+def test_manifest_tells_what_was_averaged(exported: Exported) -> None:
+    details = exported.bundle.manifest.parts["attention"].details
+    assert (details["layer"], details["heads"]) == ("last of block 2", 2)
+    differences = details["largest_difference_onnx_torch"]
+    assert set(differences) == {"joints", "vertices", "camera", "attention"} and max(differences.values()) < 1e-4
+
+
+def test_torch_s_own_attention_leaves_the_network_as_it_was(exported: Exported) -> None:
+    images = Normalize()(torch.from_numpy(probe_crops(64)))
+    with torch.no_grad():
+        view, output = attention_view(exported.metro, images), exported.metro(images)
+    torch.testing.assert_close(view["vertices"], output.vertices[0], rtol=0, atol=0)
+    torch.testing.assert_close(view["attention"].sum(dim=2), torch.ones(7, 11))
+    assert not any(module._forward_hooks for module in exported.metro.modules())
+
+
+def test_a_disagreement_is_refused(exported: Exported) -> None:
+    model = (exported.bundle.path / "attention.onnx").read_bytes()
+
+    def shifted(images: torch.Tensor) -> dict[str, torch.Tensor]:
+        view = attention_view(exported.metro, images)
+        return {**view, "attention": view["attention"].roll(1, dims=2)}
+
+    with pytest.raises(ExportError, match="disagrees with torch in attention"):
+        check_against(model, shifted, probe_crops(64))
+
+
+def test_nothing_is_written_when_the_view_disagrees(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = (exported.bundle.path / "attention.onnx").read_bytes()
+    monkeypatch.setattr("training.export.export_onnx", lambda *_: b"a model")
+    monkeypatch.setattr("training.export.check_against_torch", lambda *_: {})
+    monkeypatch.setattr("training.export_attention.to_onnx", lambda *_: model)
+    metro = scramble(build(small_config("default"), make_mesh()))  # another one
+    with pytest.raises(ExportError):
+        export_bundle(metro, small_config("default"), BundleInfo(), tmp_path / "bundle", attention=True)
+    assert list(tmp_path.iterdir()) == []

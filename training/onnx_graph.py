@@ -1,0 +1,107 @@
+"""A module becomes an ONNX model that answers as torch does: export, and compare on crops."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from metro_ros.core.errors import MetroError
+from training.normalize import Normalize
+
+OPSET = 18
+"""17 brought LayerNormalization; 18 is what torch's exporter writes without a conversion."""
+TOLERANCE = 1e-4
+"""Largest difference from torch: metres; for the camera relative to its size; for probabilities as they are."""
+
+
+class ExportError(MetroError):
+    """The exported model is not the network it was made from."""
+
+
+def to_onnx(graph: nn.Module, image_size: int | tuple[int, int], output_names: Sequence[str]) -> bytes:
+    """A module that takes `image`, uint8 (N, H, W, 3), as a serialised ONNX model, N dynamic. Raises ExportError.
+
+    image_size: H and W, or the side of a square.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    crops = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    # The exporter reports its progress and its own deprecations; neither is the user's business.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        warnings.simplefilter("ignore")
+        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+        program = torch.onnx.export(
+            graph.eval(),
+            (crops,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=list(output_names),
+            dynamic_shapes={"image": {0: torch.export.Dim("N")}},
+        )
+    if program is None:
+        raise ExportError("torch's ONNX exporter returned nothing")
+    model = program.model_proto
+    del program, graph  # a paper-sized network is 0.7 GB, and every stage of the exporter holds it once
+    return strip_traces(model).SerializeToString()
+
+
+def check_against(
+    model: bytes,
+    expected: Callable[[Tensor], Mapping[str, Tensor]],
+    crops: npt.NDArray[np.uint8],
+    tolerance: float = TOLERANCE,
+) -> dict[str, float]:
+    """Run ONNX Runtime and torch on the same crops.
+
+    Args:
+        expected: normalised images (N, 3, S, S) to the value of each of the model's outputs.
+        crops: (N, S, S, 3) uint8 RGB; run as one crop and then the rest, so that a fixed N cannot pass.
+
+    Returns:
+        The largest difference of each output.
+
+    Raises:
+        ExportError: one is above `tolerance` or not finite.
+    """
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    differences = dict.fromkeys(names, 0.0)
+    for part in (crops[:1], crops[1:]):
+        with torch.no_grad():
+            wanted = expected(Normalize()(torch.from_numpy(part)))
+        for name, got in zip(names, session.run(names, {"image": part}), strict=True):
+            want = wanted[name].numpy()
+            difference = np.abs(got - want)
+            if name == "camera":
+                difference = difference / np.maximum(1.0, np.abs(want))
+            # NaN compares false with everything: let it through max and catch it below.
+            differences[name] = float(np.maximum(differences[name], difference.max()))
+    for name, largest in differences.items():
+        if not largest <= tolerance:
+            raise ExportError(
+                f"the ONNX model disagrees with torch in {name}", expected=f"at most {tolerance:g}", got=f"{largest:g}"
+            )
+    return differences
+
+
+def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the exporter's traces: they name files of the machine, and weigh megabytes."""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in [*model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer]:
+        value.doc_string = ""
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    return model
