@@ -28,9 +28,13 @@ class ExportError(MetroError):
     """The exported model is not the network it was made from."""
 
 
-def to_onnx(graph: nn.Module, image_size: int, output_names: Sequence[str]) -> bytes:
-    """A module that takes `image`, uint8 (N, S, S, 3), as a serialised ONNX model, N dynamic. Raises ExportError."""
-    crops = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
+def to_onnx(graph: nn.Module, image_size: int | tuple[int, int], output_names: Sequence[str]) -> bytes:
+    """A module that takes `image`, uint8 (N, H, W, 3), as a serialised ONNX model, N dynamic. Raises ExportError.
+
+    image_size: H and W, or the side of a square.
+    """
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    crops = torch.zeros(2, height, width, 3, dtype=torch.uint8)
     # The exporter reports its progress and its own deprecations; neither is the user's business.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
         warnings.simplefilter("ignore")

@@ -24,7 +24,7 @@ def open_detector(
     if choice == "auto":
         if bundle.part_file("finder") is None:
             return None
-        from metro_ros.core.finder import open_finder  # type: ignore[import-not-found]
+        from metro_ros.core.finder import open_finder
 
         return open_finder(bundle, threads)
     path = Path(choice).expanduser()

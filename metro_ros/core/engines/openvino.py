@@ -36,12 +36,12 @@ def version() -> str:
 
 def precisions() -> tuple[Precision, ...]:
     """What this machine can compute in. Raises ImportError when the library is not installed."""
-    capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = shared_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return tuple(precision for precision, capability in CAPABILITIES.items() if capability in capabilities)
 
 
 @functools.cache
-def _core() -> Any:
+def shared_core() -> Any:
     """The process's one core, never closed. Raises ImportError when the library is not installed.
 
     The CPU plugin sets a signal stack for the thread that first compiles, and frees its memory with the last core, in
@@ -50,6 +50,17 @@ def _core() -> Any:
     import openvino
 
     return openvino.Core()
+
+
+def cpu_settings(threads: int | None) -> dict[str, Any]:
+    """For one answer after the other, as soon as may be. threads: None for the library's own choice."""
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": "LATENCY",
+        # By default it computes in bf16 wherever the processor can. So it takes the types of the file as they are.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "ENABLE_CPU_PINNING": True,
+    }
+    return {**settings, "INFERENCE_NUM_THREADS": threads} if threads else settings
 
 
 class OpenVinoEngine(Engine):
@@ -65,14 +76,7 @@ class OpenVinoEngine(Engine):
         super().__init__(bundle, precision, threads, version())
         self._bundle = bundle
         self._file = bundle.model_file(precision)
-        self._settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
-            # By default it computes in bf16 wherever the processor can. So it takes the types of the file as they are.
-            "INFERENCE_PRECISION_HINT": "f32",
-            "ENABLE_CPU_PINNING": True,
-        }
-        if threads:
-            self._settings["INFERENCE_NUM_THREADS"] = threads
+        self._settings = cpu_settings(threads)
         self._requests: dict[bool, Any] = {}
         self._request(single=True)
 
@@ -97,17 +101,17 @@ class OpenVinoEngine(Engine):
         if blob is None:
             return None
         try:
-            return _core().import_model(blob, "CPU", self._settings)
+            return shared_core().import_model(blob, "CPU", self._settings)
         except Exception as error:  # it raises plain RuntimeError, and its own types, by version
             log.warning("%s cannot load what it compiled earlier (%s); compiling again", NAME, one_line(error))
             return None
 
     def _compile(self, single: bool) -> Any:
         try:
-            model = _core().read_model(self._file)
+            model = shared_core().read_model(self._file)
             if single:
                 model.reshape([1, self.crop_size, self.crop_size, 3])
-            compiled = _core().compile_model(model, "CPU", self._settings)
+            compiled = shared_core().compile_model(model, "CPU", self._settings)
         except Exception as error:
             raise EngineError(f"{NAME} cannot load {self._file}", got=error) from error
         try:

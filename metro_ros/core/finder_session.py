@@ -1,0 +1,86 @@
+"""The finder's ONNX file in OpenVINO where that is installed, which is the faster one, else in ONNX Runtime."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metro_ros.core.engines import openvino
+from metro_ros.core.errors import BundleError, EngineError
+
+OUTPUT_NAMES = ("boxes", "scores")
+REMEDY = "write it again with python -m training.finder.export"
+
+Session = Callable[[npt.NDArray[np.uint8]], Sequence[npt.NDArray]]
+"""Canvas uint8 (1, H, W, 3) RGB → boxes (1, K, 4) and scores (1, K)."""
+
+
+def open_session(path: Path, threads: int | None, size: tuple[int, int]) -> tuple[str, Session]:
+    """Name of the library, and the network in it. threads: None for its own choice; size: (height, width), px.
+
+    Raises EngineError when the file cannot be loaded, BundleError when its input or its outputs are not a finder's.
+    """
+    try:
+        openvino.version()
+    except ImportError:
+        return "onnxruntime", _open_onnxruntime(path, threads, size)
+    return openvino.NAME, _open_openvino(path, threads, size)
+
+
+def _open_openvino(path: Path, threads: int | None, size: tuple[int, int]) -> Session:
+    core = openvino.shared_core()
+    try:
+        model = core.read_model(path)
+    except Exception as error:  # it raises plain RuntimeError, and its own types, by version
+        raise EngineError(f"{openvino.NAME} cannot load {path}", got=error) from error
+    _check_outputs(path, [name for output in model.outputs for name in output.names])
+    entries = [(entry.element_type.to_string(), str(entry.partial_shape)) for entry in model.inputs]
+    try:
+        if len(entries) != 1 or entries[0][0] != "u8":
+            raise ValueError
+        model.reshape([1, *size, 3])
+    except Exception as error:
+        raise _wrong_input(path, size, entries) from error
+    try:
+        request = core.compile_model(model, "CPU", openvino.cpu_settings(threads)).create_infer_request()
+    except Exception as error:
+        raise EngineError(f"{openvino.NAME} cannot compile {path}", got=error) from error
+
+    def run(canvas: npt.NDArray[np.uint8]) -> list[npt.NDArray]:
+        request.infer([canvas], share_inputs=True)
+        # Copies: the request writes its next answer into the same memory.
+        return [request.get_tensor(name).data.copy() for name in OUTPUT_NAMES]
+
+    return run
+
+
+def _open_onnxruntime(path: Path, threads: int | None, size: tuple[int, int]) -> Session:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal; what it logs as an error, it raises too
+    options.intra_op_num_threads = threads or 0
+    try:
+        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own exception types share no public base
+        raise EngineError(f"onnxruntime cannot load {path}", got=error) from error
+    _check_outputs(path, [output.name for output in session.get_outputs()])
+    entries = [(entry.type, entry.shape) for entry in session.get_inputs()]
+    if len(entries) != 1 or entries[0][0] != "tensor(uint8)" or entries[0][1][1:] != [*size, 3]:
+        raise _wrong_input(path, size, entries)
+    name = session.get_inputs()[0].name
+    return lambda canvas: session.run(list(OUTPUT_NAMES), {name: canvas})
+
+
+def _check_outputs(path: Path, names: list[str]) -> None:
+    if not set(OUTPUT_NAMES) <= set(names):
+        got = ", ".join(names)
+        raise BundleError(f"outputs of {path}", expected=" and ".join(OUTPUT_NAMES), got=got, remedy=REMEDY)
+
+
+def _wrong_input(path: Path, size: tuple[int, int], entries: list) -> BundleError:
+    height, width = size
+    expected = f"one, uint8 (N, {height}, {width}, 3), by the manifest"
+    return BundleError(f"inputs of {path}", expected=expected, got=entries, remedy=REMEDY)
