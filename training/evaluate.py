@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle, record_measurement
+from metro_ros.core.detectors import open_detector
 from metro_ros.core.engines import Engine, open_engine
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.datasets.crops import CropStyle
@@ -37,7 +38,8 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = load_bundle(options.bundle)
         engine = open_engine(bundle, engine=options.engine, precision=options.precision)
         if options.protocol == CLIPS:
-            figures = evaluate_clips(options.data, bundle, engine)
+            detector = open_detector(options.detector, bundle)
+            figures = evaluate_clips(options.data, bundle, engine, detector)
         else:
             figures = _evaluate_dataset(options, bundle, engine)
         if options.json:
@@ -74,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--record", metavar="NAME", help="keep the figures in the bundle's manifest, under this name")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument(
+        "--detector", default="auto", help="who finds people in clips: auto: the bundle's finder; none; an ONNX file"
+    )
     datasets = parser.add_argument_group("datasets")
     datasets.add_argument("--mesh-model", type=Path, help="SMPL or MANO file, for true meshes from poses")
     datasets.add_argument(

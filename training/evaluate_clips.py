@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.clip import TRUTH_FILE, load_clip
+from metro_ros.core.detect import Detector
 from metro_ros.core.engines import Engine
 from metro_ros.core.errors import SourceError
 from metro_ros.core.estimator import Estimator
@@ -34,8 +35,10 @@ COLUMNS = (
 """Heading, figure, width and format of the table."""
 
 
-def evaluate_clips(data: Path, bundle: Bundle, engine: Engine) -> dict[str, Any]:
+def evaluate_clips(data: Path, bundle: Bundle, engine: Engine, detector: Detector | None = None) -> dict[str, Any]:
     """Print a table of every clip and of all frames; return both as JSON takes them.
+
+    detector: who finds people, as for `Estimator`.
 
     Raises SourceError when there is no clip, or one of another body.
     """
@@ -44,7 +47,7 @@ def evaluate_clips(data: Path, bundle: Bundle, engine: Engine) -> dict[str, Any]
     print(f"{'clip':<14}" + "".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS) + f"   (mm, {joints})")
     rows, every = {}, []
     for path in clips:
-        score = run_clip(path, bundle, engine)
+        score = run_clip(path, bundle, engine, detector)
         every.append(score)
         rows[path.name] = asdict(summarize([score]))
         _print_row(path.name, rows[path.name])
@@ -66,18 +69,13 @@ def find_clips(data: Path) -> list[Path]:
     return clips
 
 
-def run_clip(path: Path, bundle: Bundle, engine: Engine) -> Score:
+def run_clip(path: Path, bundle: Bundle, engine: Engine, detector: Detector | None = None) -> Score:
     """Follow the people of one clip from its first frame to its last, and compare every frame with its truth."""
     clip = load_clip(path)
-    estimator, evaluation = make_estimator(bundle, engine), ClipEvaluation(clip, bundle)
+    estimator, evaluation = Estimator(bundle, engine, detector=detector), ClipEvaluation(clip, bundle)
     for frame, image in enumerate(tqdm(clip.frames(), total=len(clip), desc=path.name, unit="frame", leave=False)):
         evaluation.add(estimator(image, clip.camera, frame / clip.fps))
     return evaluation.score()
-
-
-def make_estimator(bundle: Bundle, engine: Engine) -> Estimator:
-    """As the node makes one for a camera."""
-    return Estimator(bundle, engine)
 
 
 def _print_row(name: str, row: dict[str, Any]) -> None:

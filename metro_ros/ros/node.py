@@ -115,7 +115,8 @@ class MetroNode(LifecycleNode):
             detector = open_detector(config.detector, bundle, config.threads or None, self._detector_config)
         if detector is not None:
             self._configured.callback(detector.close)
-        self._max_batch = best_batch(engine, bundle) if len(config.cameras) > 1 else 1
+        several = len(config.cameras) > 1 or detector is not None or config.detector == "topic"
+        self._max_batch = best_batch(engine, bundle) if several else 1
         if self._max_batch > 1:  # what the engine prepares for batches, it prepares now
             engine.infer(np.zeros((self._max_batch, engine.crop_size, engine.crop_size, 3), np.uint8))
         self._configured.callback(self.destroy_publisher, publish_topology(self, bundle))
