@@ -38,7 +38,7 @@ class EstimatorConfig:
     settled: float = setting(
         0.05, "a box that moved and grew by less than this fraction of its side is settled", 0.0, 1.0
     )
-    min_score: float = setting(0.3, "mean joint confidence under which a person is lost", 0.0, 1.0)
+    min_score: float = setting(0.3, "mean joint visibility under which a person is lost", 0.0, 1.0)
     min_visible: float = setting(0.2, "part of the box, or of the image if smaller, that both must share", 0.0, 1.0)
     min_box_px: float = setting(16.0, "smallest side of a person's box, pixels", 2.0)
     max_box_ratio: float = setting(4.0, "largest side of a person's box, in larger sides of the image", 1.0)
@@ -59,7 +59,8 @@ class Person:
     3) and vertices (V, 3), the finest level: float32, metres, camera optical frame (x right, y down, z forward),
     absolute; translation (3,): float32, metres, where the root (a body's mid-hip, a hand's wrist) stands in the same
     frame; translation_source: `camera` by the calibration, `nominal` by an assumed one; joint_confidence: (J,) float32
-    in 0..1 where the model has it.
+    in 0..1 where the model has it, by the manifest's `confidence_mm` the probability that the joint is within so many
+    millimetres of where it is said to be, both root-relative.
     """
 
     id: int
@@ -86,7 +87,7 @@ class Body(NamedTuple):
     confidence: npt.NDArray[np.float32] | None
     """(J,)"""
     score: float
-    """Mean joint confidence, 1 without; 0 when the weak-perspective scale is impossible"""
+    """Mean joint visibility, else mean confidence, 1 without; 0 when the weak-perspective scale is impossible"""
 
 
 class _Look(NamedTuple):
@@ -316,7 +317,8 @@ def decode(
     """
     joints, vertices, weak_camera = output.joints[index], output.vertices[index], output.camera[index]
     confidence = None if output.confidence is None else output.confidence[index].clip(0, 1)
-    score = 1.0 if confidence is None else float(confidence.mean())
+    seen = confidence if output.visibility is None else output.visibility[index].clip(0, 1)
+    score = 1.0 if seen is None else float(seen.mean())
     min_scale = 2 * MIN_EXTENT / bundle.extent_m
     if weak_camera[0] < min_scale:  # nothing in the network keeps the scale positive
         weak_camera, score = np.array((min_scale, *weak_camera[1:])), 0.0
