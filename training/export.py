@@ -75,7 +75,7 @@ class BundleInfo:
 
 
 class ExportGraph(nn.Module):
-    """uint8 (N, S, S, 3) RGB -> joints, vertices, camera and, where the network has one, confidence."""
+    """uint8 (N, S, S, 3) RGB -> joints, vertices, camera and, where the network has them, confidence and visibility."""
 
     def __init__(self, folded: FoldedMetro) -> None:
         super().__init__()
@@ -104,7 +104,9 @@ def export_bundle(metro: Metro, config: MetroConfig, info: BundleInfo, output: s
 def export_onnx(folded: FoldedMetro, image_size: int) -> bytes:
     """A folded network as a serialised ONNX model, N dynamic."""
     graph = ExportGraph(folded).eval()
-    names = ["joints", "vertices", "camera"] + (["confidence"] if folded.keypoint_head is not None else [])
+    names = ["joints", "vertices", "camera"]
+    names += ["confidence"] if folded.keypoint_head is not None else []
+    names += ["visibility"] if folded.reliability_head is not None else []
     crops = torch.zeros(2, image_size, image_size, 3, dtype=torch.uint8)
     # The exporter reports its progress and its own deprecations; neither is the user's business.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
@@ -148,7 +150,9 @@ def check_against_torch(
             output = metro(Normalize()(torch.from_numpy(part)))
         expected = {"joints": output.joints, "vertices": output.vertices[-1], "camera": output.camera}
         if output.confidence is not None:
-            expected["confidence"] = output.confidence.sigmoid()
+            expected["confidence"] = expected["visibility"] = output.confidence.sigmoid()
+        if output.reliability is not None:
+            expected["confidence"] = output.reliability.sigmoid()
         for name, got in zip(names, session.run(names, {"image": part}), strict=True):
             want = expected[name].numpy()
             difference = np.abs(got - want)
@@ -186,7 +190,7 @@ def probe_crops(size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 def manifest_fields(mesh: MeshSpec, config: MetroConfig, info: BundleInfo) -> dict[str, Any]:
     """What write_bundle asks for."""
     crop = CropSpec(size=config.image_size, padding=info.padding, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return {
+    fields: dict[str, Any] = {
         "name": info.name,
         "licence": {"weights": info.weights_licence, "body_model": info.body_licence},
         "origin": {"network": config.name, "mesh": mesh.name, **info.origin},
@@ -195,6 +199,9 @@ def manifest_fields(mesh: MeshSpec, config: MetroConfig, info: BundleInfo) -> di
         "joints": {"names": list(mesh.joint_names), "parents": list(mesh.joint_parents)},
         "camera": {"model": "weak_perspective", "frame": info.camera_frame},
     }
+    if config.reliability_mm is not None:
+        fields["confidence"] = {"threshold_mm": config.reliability_mm}
+    return fields
 
 
 def mesh_arrays(mesh: MeshSpec) -> dict[str, npt.NDArray]:
