@@ -30,6 +30,12 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def calibrated_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The body with visibility and with a confidence that means something, half of it."""
+    return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "calibrated", calibrated=True)
+
+
+@pytest.fixture(scope="session")
 def hand_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The same for a right hand: 21 joints, two levels, no confidence."""
     return make_tiny_bundle(tmp_path_factory.mktemp("bundle") / "hand", hand=True, confidence=False)

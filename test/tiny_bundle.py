@@ -3,7 +3,7 @@
 The body is an ellipsoid, and so is the hand. The network measures where the bright pixels of the crop are and how far
 they spread, and answers with the weak-perspective camera that lays the ellipsoid over them, so that re-centring,
 following, losing and placing a person can be told right from wrong. Joint confidence is the brightness of the brightest
-pixel. A saturated red pixel makes its camera NaN.
+pixel; in a calibrated model that is visibility, and confidence half of it. A saturated red pixel makes its camera NaN.
 """
 
 from pathlib import Path
@@ -39,6 +39,7 @@ def make_tiny_bundle(
     size: int = 64,
     camera_frame: CameraFrame = "crop_ray",
     confidence: bool = True,
+    calibrated: bool = False,
     nan_weights: bool = False,
     joint_count_in_graph: int | None = None,
     hand: bool = False,
@@ -46,9 +47,10 @@ def make_tiny_bundle(
 ) -> Bundle:
     """Write the bundle to `path` and load it.
 
-    confidence: whether the graph has that output; nan_weights: put a NaN into the graph (the mesh stays finite);
-    joint_count_in_graph: give the graph another number of joints than the manifest says; hand: in place of the body a
-    right hand, palm to the camera, with 21 joints and two levels; faces: whether the mesh has any.
+    confidence: whether the graph has that output; calibrated: whether it has visibility too; nan_weights: put a NaN
+    into the graph (the mesh stays finite); joint_count_in_graph: give the graph another number of joints than the
+    manifest says; hand: in place of the body a right hand, palm to the camera, with 21 joints and two levels; faces:
+    whether the mesh has any.
     """
     mesh = tiny_mesh(hand)
     if not faces:
@@ -61,7 +63,8 @@ def make_tiny_bundle(
     if nan_weights:
         vertices[3, 1] = np.nan
     half_height_m = (HAND_RADII_M if hand else RADII_M)[1]
-    model = _network(size, joints.astype(np.float32), vertices, half_height_m, confidence)
+    outputs = ("confidence", *(("visibility",) if calibrated else ())) if confidence else ()
+    model = _network(size, joints.astype(np.float32), vertices, half_height_m, outputs)
     fields: dict[str, Any] = {
         "name": "tiny-hand" if hand else "tiny",
         "licence": {"weights": "Apache-2.0", "body_model": "none, an ellipsoid"},
@@ -70,6 +73,8 @@ def make_tiny_bundle(
         "joints": {"names": list(skeleton.names), "parents": list(skeleton.parents)},
         "camera": {"model": "weak_perspective", "frame": camera_frame},
     }
+    if calibrated:
+        fields["confidence"] = {"threshold_mm": 50}
     return write_bundle(path, fields, model.SerializeToString(), mesh)
 
 
@@ -173,9 +178,9 @@ def _subdivide(points: npt.NDArray, faces: list[tuple[int, ...]]) -> tuple[npt.N
 
 
 def _network(
-    size: int, joints: npt.NDArray, vertices: npt.NDArray, half_height_m: float, confidence: bool
+    size: int, joints: npt.NDArray, vertices: npt.NDArray, half_height_m: float, brightness: tuple[str, ...]
 ) -> onnx.ModelProto:
-    """image uint8 (N, S, S, 3) → joints, vertices, camera [, confidence], by image moments."""
+    """image uint8 (N, S, S, 3) → joints, vertices, camera, by image moments, and outputs named `brightness`."""
     u = ((2 * np.arange(size) + 1) / size - 1).astype(np.float32)
     low, high = vertices.min(axis=0), vertices.max(axis=0)
     center = np.nan_to_num((low + high) / 2)
@@ -259,14 +264,18 @@ def _network(
         helper.make_tensor_value_info("vertices", TensorProto.FLOAT, ["N", *vertices.shape]),
         helper.make_tensor_value_info("camera", TensorProto.FLOAT, ["N", 3]),
     ]
-    if confidence:
+    if brightness:
         nodes += [
             node("ReduceMax", ["gray"], ["brightest_4d"], axes=[1, 2, 3], keepdims=1),
             node("Reshape", ["brightest_4d", "flat"], ["brightest"]),
             node("Concat", ["batch", "joints_only"], ["confidence_shape"], axis=0),
-            node("Expand", ["brightest", "confidence_shape"], ["confidence"]),
         ]
-        outputs.append(helper.make_tensor_value_info("confidence", TensorProto.FLOAT, ["N", len(joints)]))
+    # The last one is the brightness, the one before half of it.
+    for index, name in enumerate(reversed(brightness)):
+        if index:
+            nodes.append(node("Mul", ["brightest", "half"], ["half_as_bright"]))
+        nodes.append(node("Expand", ["half_as_bright" if index else "brightest", "confidence_shape"], [name]))
+        outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", len(joints)]))
     graph = helper.make_graph(
         nodes,
         "tiny",

@@ -16,6 +16,7 @@ from training.hrnet import OUT_CHANNELS, HRNet
 from training.mesh_spec import MeshSpec
 from training.neighbours import token_neighbours
 from training.network import CameraSource, Metro
+from training.reliability import ReliabilityHead
 from training.resnet import LAYERS, ResNet
 from training.transformer import TransformerBlock
 
@@ -90,6 +91,8 @@ class MetroConfig:
         layer_norm_eps: 1e-12 in the original (0 in FP16: keep LayerNorm in FP32).
         init_std: of linear weights and position tables inside the blocks.
         attention: see Attention; "local" needs a mesh with faces.
+        reliability_mm: the network also says how likely each joint is to be so close to the truth, both root-relative;
+            None before training.calibrate has fitted that.
     """
 
     name: str
@@ -105,6 +108,7 @@ class MetroConfig:
     layer_norm_eps: float
     init_std: float
     attention: Attention = "free"
+    reliability_mm: float | None = None
 
     def __post_init__(self) -> None:
         if not self.blocks or self.blocks[-1].out_features != 3:
@@ -113,6 +117,11 @@ class MetroConfig:
             raise ConfigError("network camera", expected="keypoints=True for camera 'keypoints'", got=self.keypoints)
         if self.keypoints and not isinstance(self.backbone, SmallNetConfig):
             raise ConfigError("network keypoints", expected="a backbone with heatmaps", got=self.backbone)
+        if self.reliability_mm is not None and not (self.keypoints and self.reliability_mm > 0):
+            expected = "keypoints=True and millimetres above 0"
+            raise ConfigError(
+                "network reliability_mm", expected=expected, got=f"{self.keypoints}, {self.reliability_mm}"
+            )
         if self.attention not in get_args(Attention):
             raise ConfigError("network attention", expected=" or ".join(get_args(Attention)), got=self.attention)
 
@@ -258,14 +267,17 @@ def build(config: MetroConfig, mesh: MeshSpec) -> Metro:
     backbone = _build_backbone(config, mesh)
     if config.image_size % backbone.stride:
         raise ConfigError("image_size", expected=f"a multiple of {backbone.stride}", got=config.image_size)
-    keypoint_head = None
+    keypoint_head = reliability_head = None
     if config.keypoints:
         keypoint_head = KeypointHead(joints=mesh.joint_count, image_channels=backbone.out_channels)
+    if config.reliability_mm is not None:
+        reliability_head = ReliabilityHead(joints=mesh.joint_count)
     return Metro(
         mesh=mesh,
         backbone=backbone,
         grid_cells=None if _is_pooled(config) else (config.image_size // backbone.stride) ** 2,
         keypoint_head=keypoint_head,
+        reliability_head=reliability_head,
         blocks=_build_blocks(config, token_features(config, mesh), mesh),
         camera=config.camera,
         camera_hidden=config.camera_hidden,

@@ -1,6 +1,6 @@
 """Evaluate a bundle: on labelled clips as it runs on a robot, or on a dataset as its papers do.
 
-python -m training.evaluate --bundle DIR --data DIR --json OUT
+python -m training.evaluate --bundle DIR --data DIR --json OUT --reliability PNG
 python -m training.evaluate --bundle DIR --protocol h36m --data valid.protocol2.yaml --json OUT
 python -m training.evaluate --bundle DIR --protocol 3dpw --data DIR --mesh-model SMPL.pkl --json OUT
 python -m training.evaluate --bundle DIR --protocol freihand --data DIR --tta --submission pred.json
@@ -27,19 +27,20 @@ from training.protocols import PROTOCOLS
 CLIPS = "clips"
 OF_DATASETS = ("mesh_model", "h36m_regressor", "regress_truth", "crop_style", "tta", "submission")
 """Options that mean nothing to clips."""
+OF_CLIPS = ("reliability",)
+"""Options that mean nothing to datasets."""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
-        if options.protocol == CLIPS:
-            _refuse_for_clips(options)
+        _refuse_foreign(options)
         bundle = load_bundle(options.bundle)
         engine = open_engine(bundle, engine=options.engine, precision=options.precision)
         if options.protocol == CLIPS:
             detector = open_detector(options.detector, bundle)
-            figures = evaluate_clips(options.data, bundle, engine, detector)
+            figures = evaluate_clips(options.data, bundle, engine, detector, options.reliability)
         else:
             figures = _evaluate_dataset(options, bundle, engine)
         if options.json:
@@ -76,9 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--record", metavar="NAME", help="keep the figures in the bundle's manifest, under this name")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument(
-        "--detector", default="auto", help="who finds people in clips: auto: the bundle's finder; none; an ONNX file"
+    clips = parser.add_argument_group("clips")
+    clips.add_argument(
+        "--detector", default="auto", help="who finds people: auto, the bundle's finder; none; or an ONNX file"
     )
+    clips.add_argument("--reliability", type=Path, metavar="PNG", help="draw how far confidence can be believed")
     datasets = parser.add_argument_group("datasets")
     datasets.add_argument("--mesh-model", type=Path, help="SMPL or MANO file, for true meshes from poses")
     datasets.add_argument(
@@ -101,12 +104,13 @@ def _write(path: Path, report: dict[str, Any]) -> None:
         raise SourceError(f"cannot write {path}", got=error) from error
 
 
-def _refuse_for_clips(options: argparse.Namespace) -> None:
-    """Raises ConfigError when an option is given that clips have no use for."""
-    given = [name for name in OF_DATASETS if getattr(options, name)]
+def _refuse_foreign(options: argparse.Namespace) -> None:
+    """Raises ConfigError when an option is given that the protocol has no use for."""
+    foreign, protocols = (OF_DATASETS, PROTOCOLS) if options.protocol == CLIPS else (OF_CLIPS, (CLIPS,))
+    given = [name for name in foreign if getattr(options, name)]
     if given:
         name = f"--{given[0].replace('_', '-')}"
-        raise ConfigError(name, expected=f"--protocol {' or '.join(PROTOCOLS)}", got=f"--protocol {CLIPS}")
+        raise ConfigError(name, expected=f"--protocol {' or '.join(protocols)}", got=f"--protocol {options.protocol}")
 
 
 def _evaluate_dataset(options: argparse.Namespace, bundle: Bundle, engine: Engine) -> dict[str, Any]:

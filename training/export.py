@@ -63,7 +63,7 @@ class BundleInfo:
 
 
 class ExportGraph(nn.Module):
-    """uint8 (N, S, S, 3) RGB -> joints, vertices, camera and, where the network has one, confidence."""
+    """uint8 (N, S, S, 3) RGB -> joints, vertices, camera and, where the network has them, confidence and visibility."""
 
     def __init__(self, folded: FoldedMetro) -> None:
         super().__init__()
@@ -99,7 +99,9 @@ def export_bundle(
 
 def export_onnx(folded: FoldedMetro, image_size: int) -> bytes:
     """A folded network as a serialised ONNX model, N dynamic."""
-    names = ["joints", "vertices", "camera"] + (["confidence"] if folded.keypoint_head is not None else [])
+    names = ["joints", "vertices", "camera"]
+    names += ["confidence"] if folded.keypoint_head is not None else []
+    names += ["visibility"] if folded.reliability_head is not None else []
     return to_onnx(ExportGraph(folded), image_size, names)
 
 
@@ -114,7 +116,11 @@ def check_against_torch(
     def expected(images: Tensor) -> dict[str, Tensor]:
         output = metro(images)
         known = {"joints": output.joints, "vertices": output.vertices[-1], "camera": output.camera}
-        return known if output.confidence is None else {**known, "confidence": output.confidence.sigmoid()}
+        if output.confidence is not None:
+            known["confidence"] = known["visibility"] = output.confidence.sigmoid()
+        if output.reliability is not None:
+            known["confidence"] = output.reliability.sigmoid()
+        return known
 
     return check_against(model, expected, crops, tolerance)
 
@@ -141,7 +147,7 @@ def probe_crops(size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 def manifest_fields(mesh: MeshSpec, config: MetroConfig, info: BundleInfo) -> dict[str, Any]:
     """What write_bundle asks for."""
     crop = CropSpec(size=config.image_size, padding=info.padding, mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    return {
+    fields: dict[str, Any] = {
         "name": info.name,
         "licence": {"weights": info.weights_licence, "body_model": info.body_licence},
         "origin": {"network": config.name, "mesh": mesh.name, **info.origin},
@@ -150,6 +156,9 @@ def manifest_fields(mesh: MeshSpec, config: MetroConfig, info: BundleInfo) -> di
         "joints": {"names": list(mesh.joint_names), "parents": list(mesh.joint_parents)},
         "camera": {"model": "weak_perspective", "frame": info.camera_frame},
     }
+    if config.reliability_mm is not None:
+        fields["confidence"] = {"threshold_mm": config.reliability_mm}
+    return fields
 
 
 def mesh_arrays(mesh: MeshSpec) -> dict[str, npt.NDArray]:

@@ -24,16 +24,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.heads import fit_camera
 from training.network import Metro, global_vector
+from training.reliability import gather_clues
 from training.transformer import EncoderLayer
 
 
 class FoldedOutput(NamedTuple):
-    """joints (N, J, 3), vertices (N, V, 3) of the finest level, camera (N, 3), confidence (N, J) in [0, 1] or None."""
+    """joints (N, J, 3), vertices (N, V, 3) of the finest level, camera (N, 3); in [0, 1], (N, J) or None: confidence,
+    and visibility where that is not all that the network knows of confidence."""
 
     joints: Tensor
     vertices: Tensor
     camera: Tensor
     confidence: Tensor | None
+    visibility: Tensor | None
 
 
 class CoarseOutput(NamedTuple):
@@ -46,6 +49,7 @@ class CoarseOutput(NamedTuple):
     vertices: Tensor
     camera: Tensor
     confidence: Tensor | None
+    visibility: Tensor | None
     attention: Tensor
 
 
@@ -71,6 +75,7 @@ class FoldedMetro(nn.Module):
         self.backbone = copy.deepcopy(metro.backbone)
         _fold_batch_norms(self.backbone)
         self.keypoint_head = metro.keypoint_head
+        self.reliability_head = metro.reliability_head
         self.encoders = nn.ModuleList(FoldedEncoder(block.bert.encoder.layer) for block in metro.blocks())
         self.register_buffer("attention_mask", metro.blocks()[0].attention_mask)
         self.widths = [block.bert.img_embedding.out_features for block in metro.blocks()] + [3]
@@ -83,8 +88,9 @@ class FoldedMetro(nn.Module):
 
     def forward(self, images: Tensor) -> FoldedOutput:
         """images (N, 3, S, S), normalised."""
-        joints, coarse, camera, confidence, _ = self.coarse(images)
-        return FoldedOutput(joints, self.upsample(coarse.transpose(1, 2)).transpose(1, 2), camera, confidence)
+        joints, coarse, camera, confidence, visibility, _ = self.coarse(images)
+        vertices = self.upsample(coarse.transpose(1, 2)).transpose(1, 2)
+        return FoldedOutput(joints, vertices, camera, confidence, visibility)
 
     def coarse(self, images: Tensor) -> CoarseOutput:
         """As forward, up to the coarsest vertices."""
@@ -105,7 +111,13 @@ class FoldedMetro(nn.Module):
             camera = fit_camera(joints, keypoints, confidence)
         else:
             camera = self.camera((coarse if self.camera_source == "coarse" else tokens).flatten(1))
-        return CoarseOutput(joints, coarse, camera, None if confidence is None else confidence.sigmoid(), attention)
+        if keypoints is None or confidence is None:
+            return CoarseOutput(joints, coarse, camera, None, None, attention)
+        if self.reliability_head is None:
+            return CoarseOutput(joints, coarse, camera, confidence.sigmoid(), None, attention)
+        clues = gather_clues(features.heatmaps, features.mask, keypoints, confidence, joints, camera)
+        reliability = self.reliability_head(clues).sigmoid()
+        return CoarseOutput(joints, coarse, camera, reliability, confidence.sigmoid(), attention)
 
     def _project(self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
         """(N, T, sum of widths): M_0 x .. M_K x with all constants, for a map (N, C, h, w) or a vector (N, C)."""

@@ -35,13 +35,18 @@ class KeypointHead(nn.Module):
         The confidence sees the pooled image and the log-probability of each map's peak (a map that is spread out is a
         joint that was not found); a softmax forgets the logits' offset, so the raw maximum would mean nothing.
         """
-        probability = heatmaps.flatten(2).softmax(dim=2).unflatten(2, heatmaps.shape[2:])
+        probability = heat(heatmaps)
         across, down = probability.sum(dim=2), probability.sum(dim=3)
         position = torch.stack(
             [across @ cell_centres(across.shape[2], across), down @ cell_centres(down.shape[2], down)], dim=2
         )
         peak = probability.flatten(2).amax(dim=2).log()
         return Keypoints(position, self.confidence(torch.cat([image.mean(dim=(2, 3)), peak], dim=1)))
+
+
+def heat(heatmaps: Tensor) -> Tensor:
+    """Logits (N, J, H, W) -> where each joint is, as a probability for every cell, (N, J, H, W)."""
+    return heatmaps.flatten(2).softmax(dim=2).unflatten(2, heatmaps.shape[2:])
 
 
 def fit_camera(joints: Tensor, keypoints: Tensor, confidence: Tensor) -> Tensor:

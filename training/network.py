@@ -12,6 +12,7 @@ from training.heads import KeypointHead, fit_camera
 from training.masking import mask_tokens
 from training.mesh_spec import MeshSpec
 from training.precision import rounding
+from training.reliability import ReliabilityHead, gather_clues
 from training.transformer import TransformerBlock, repeat_over_batch
 
 CameraSource = Literal["coarse", "tokens", "keypoints"]
@@ -27,10 +28,11 @@ class MetroOutput(NamedTuple):
         joints: (N, J, 3), the joint tokens.
         vertices: per level (N, V_level, 3), coarsest first; None for levels that were not asked for.
         keypoints: (N, J, 2) crop coordinates, or None.
-        confidence: (N, J) logits, or None.
+        confidence: (N, J) logits of being in sight, or None.
         heatmaps: (N, J, H, W) logits, or None.
         mask: (N, 1, H, W) logits, or None.
         surface: (N, 3, H, W) template coordinates, metres, or None.
+        reliability: (N, J) logits of a joint being right, see ReliabilityHead, or None.
     """
 
     camera: Tensor
@@ -41,6 +43,7 @@ class MetroOutput(NamedTuple):
     heatmaps: Tensor | None
     mask: Tensor | None
     surface: Tensor | None
+    reliability: Tensor | None = None
 
 
 class Metro(nn.Module):
@@ -53,6 +56,7 @@ class Metro(nn.Module):
         backbone: (N, 3, S, S) -> Features.
         grid_cells: h * w of the backbone's map, or None when it is pooled (then every token gets the same vector).
         keypoint_head: reads the heatmaps; its keypoints and confidences are then given to every token, or None.
+        reliability_head: judges the answer, or None; only beside a keypoint head.
         blocks: transformer blocks, the last with 3 output features.
         camera: see CameraSource.
         camera_hidden: width inside the linear camera.
@@ -69,6 +73,7 @@ class Metro(nn.Module):
         backbone: Backbone,
         grid_cells: int | None,
         keypoint_head: KeypointHead | None,
+        reliability_head: ReliabilityHead | None,
         blocks: list[TransformerBlock],
         camera: CameraSource,
         camera_hidden: int,
@@ -80,6 +85,7 @@ class Metro(nn.Module):
         self.backbone = backbone
         self.conv_learn_tokens = None if grid_cells is None else nn.Conv1d(grid_cells, mesh.token_count, 1)
         self.keypoint_head = keypoint_head
+        self.reliability_head = reliability_head
         self.trans_encoder = nn.ModuleList(blocks)
         self.camera_source: CameraSource = camera
         if camera != "keypoints":
@@ -113,9 +119,14 @@ class Metro(nn.Module):
         tokens = self.attend(tokens)
 
         joints, coarse = tokens[:, : self.mesh.joint_count], tokens[:, self.mesh.joint_count :]
+        camera = self.camera(tokens, keypoints, confidence)
+        reliability = None
+        if self.reliability_head is not None and keypoints is not None and confidence is not None:
+            clues = gather_clues(features.heatmaps, features.mask, keypoints, confidence, joints, camera)
+            reliability = self.reliability_head(clues)
         return MetroOutput(
-            self.camera(tokens, keypoints, confidence), joints, self.upsample(coarse, levels),
-            keypoints, confidence, features.heatmaps, features.mask, features.surface,
+            camera, joints, self.upsample(coarse, levels),
+            keypoints, confidence, features.heatmaps, features.mask, features.surface, reliability,
         )  # fmt: skip
 
     def see(self, images: Tensor) -> Features:

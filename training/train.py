@@ -160,6 +160,8 @@ def _start_from(metro: Metro, options: argparse.Namespace) -> None:
             continue
         source, _, _ = load_checkpoint(path)
         weights = {name: value for name, value in source.state_dict().items() if name.startswith(prefixes)}
+        # What was fitted to the old weights by training.calibrate says nothing of those to come.
+        weights = {name: value for name, value in weights.items() if not name.startswith("reliability_head.")}
         own = metro.state_dict()
         misfits = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
         if misfits:

@@ -83,13 +83,8 @@ def _infer(
         return
     start = 0
     for index, count in counts.items():
-        yield index, output if isinstance(output, Exception) else _part(output, start, start + count)
+        yield index, output if isinstance(output, Exception) else output.rows(start, start + count)
         start += count
-
-
-def _part(output: Output, start: int, stop: int) -> Output:
-    confidence = None if output.confidence is None else output.confidence[start:stop]
-    return Output(output.joints[start:stop], output.vertices[start:stop], output.camera[start:stop], confidence)
 
 
 def _joined(parts: list[Output | Exception]) -> Output | Exception:

@@ -2,7 +2,8 @@
 
     manifest.json   see metro_ros.core.manifest
     model.onnx      image uint8 (N, S, S, 3) RGB → joints (N, J, 3), vertices (N, V, 3), camera (N, 3), optionally
-                    confidence (N, J) in [0, 1]; metres, root-relative; N dynamic
+                    confidence (N, J) in [0, 1] and, where the manifest says what that means, visibility (N, J);
+                    metres, root-relative; N dynamic
     mesh.npz        faces_0.. (F_l, 3) int32 and rows_0.. (V_l,) int32, coarsest level first; template (V, 3) float32;
                     joint_regressor (J, V) float32
     model.X.onnx    the same network in precision X, where the manifest tells its error; checked when it is asked for

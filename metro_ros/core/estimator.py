@@ -34,7 +34,8 @@ class Person:
     3) and vertices (V, 3), the finest level: float32, metres, camera optical frame (x right, y down, z forward),
     absolute; translation (3,): float32, metres, where the root (a body's mid-hip, a hand's wrist) stands in the same
     frame; translation_source: `camera` by the calibration, `nominal` by an assumed one; joint_confidence: (J,) float32
-    in 0..1 where the model has it.
+    in 0..1 where the model has it, by the manifest's `confidence_mm` the probability that the joint is within so many
+    millimetres of where it is said to be, both root-relative.
     """
 
     id: int

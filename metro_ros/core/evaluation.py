@@ -37,6 +37,10 @@ class FoundPerson(Protocol):
     def vertices(self) -> npt.NDArray[np.float32]:
         """(V, 3), the finest level"""
 
+    @property
+    def joint_confidence(self) -> npt.NDArray[np.float32] | None:
+        """(J,) in 0..1, where the model has it"""
+
 
 class BodyErrors(NamedTuple):
     """One body in one frame against its truth. lost: it was not found."""
@@ -98,8 +102,8 @@ class ClipEvaluation:
         self._bodies: list[BodyErrors] = []
         self._tracking = TrackingScore()
 
-    def add(self, people: Sequence[FoundPerson] | None) -> None:
-        """The next frame's people, None or empty where nobody was found.
+    def add(self, people: Sequence[FoundPerson] | None) -> dict[int, FoundPerson]:
+        """The next frame's people, None or empty where nobody was found; {true person: whom it was compared with}.
 
         Raises SourceError when there is no next frame, or when two of them share an id.
         """
@@ -118,9 +122,10 @@ class ClipEvaluation:
         )
         if clip.people == 1 and found:
             pairs = {0: max(range(len(found)), key=lambda index: found[index].score)}
+        matches = {person: found[pairs[person]] for person in np.flatnonzero(wanted).tolist() if person in pairs}
         for person in np.flatnonzero(wanted).tolist():
-            match = found[pairs[person]] if person in pairs else None
-            self._bodies.append(compare_bodies(truths[person], match, camera, self._bundle))
+            self._bodies.append(compare_bodies(truths[person], matches.get(person), camera, self._bundle))
+        return matches
 
     def score(self) -> Score:
         """Of all frames; those that were not added count as frames in which nobody was found."""

@@ -37,7 +37,7 @@ class Body(NamedTuple):
     confidence: npt.NDArray[np.float32] | None
     """(J,)"""
     score: float
-    """Mean joint confidence, 1 without; 0 when the weak-perspective scale is impossible"""
+    """Mean joint visibility, else mean confidence, 1 without; 0 when the weak-perspective scale is impossible"""
 
 
 class Look(NamedTuple):
@@ -100,7 +100,8 @@ def decode(
     """
     joints, vertices, weak_camera = output.joints[index], output.vertices[index], output.camera[index]
     confidence = None if output.confidence is None else output.confidence[index].clip(0, 1)
-    score = 1.0 if confidence is None else float(confidence.mean())
+    seen = confidence if output.visibility is None else output.visibility[index].clip(0, 1)
+    score = 1.0 if seen is None else float(seen.mean())
     min_scale = 2 * MIN_EXTENT / bundle.extent_m
     if weak_camera[0] < min_scale:  # nothing in the network keeps the scale positive
         weak_camera, score = np.array((min_scale, *weak_camera[1:])), 0.0

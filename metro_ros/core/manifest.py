@@ -104,7 +104,9 @@ class Manifest:
 
     camera_frame: the axes of joints and vertices, `crop_ray` (turned so that z runs through the centre of the crop) or
     `camera`; levels: vertices per mesh level, coarsest first; licence: of weights and body model; origin, measured:
-    free-form; sha256: hex digest by file name; variants: by precision; parts: by name, see PARTS.
+    free-form; sha256: hex digest by file name; variants: by precision; parts: by name, see PARTS; confidence_mm: a
+    joint's confidence is the probability that it is within so many millimetres of the truth, both root-relative, and
+    the model tells visibility apart; None for a model whose confidence, if it has any, is visibility.
     """
 
     name: str
@@ -118,6 +120,7 @@ class Manifest:
     sha256: Mapping[str, str]
     variants: Mapping[str, Variant] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
+    confidence_mm: float | None = None
 
 
 def read_manifest(path: Path, files: tuple[str, ...]) -> Manifest:
@@ -181,6 +184,7 @@ def parse_manifest(fields: object) -> Manifest:
         sha256={name: str(entry.get("sha256")) for name, entry in files.items() if isinstance(entry, Mapping)},
         variants=parse_variants(_object(fields, "variants") if "variants" in fields else {}),
         parts=parse_parts(_object(fields, "parts") if "parts" in fields else {}),
+        confidence_mm=_threshold(_object(fields, "confidence")) if "confidence" in fields else None,
     )
 
 
@@ -209,6 +213,8 @@ def manifest_json(manifest: Manifest) -> str:
         fields["variants"] = {precision: asdict(variant) for precision, variant in manifest.variants.items()}
     if manifest.parts:
         fields["parts"] = {name: asdict(part) for name, part in manifest.parts.items()}
+    if manifest.confidence_mm is not None:
+        fields["confidence"] = {"threshold_mm": manifest.confidence_mm}
     return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -236,6 +242,13 @@ def parse_parts(fields: Mapping[str, Any]) -> dict[str, Part]:
         except TypeError as error:
             _fail(f"parts.{name}", "file, details", error)
     return parts
+
+
+def _threshold(confidence: Mapping[str, Any]) -> float:
+    threshold_mm = confidence.get("threshold_mm")
+    if not isinstance(threshold_mm, int | float) or not 0 < threshold_mm < math.inf or len(confidence) > 1:
+        _fail("confidence", "threshold_mm, a number of millimetres above 0, and nothing else", dict(confidence))
+    return float(threshold_mm)
 
 
 def _skeleton(joints: Mapping[str, Any]) -> Skeleton:

@@ -150,6 +150,12 @@ def put(value: Any, *keys: str) -> Callable[[Any], None]:
         (put("perspective", "camera", "model"), "camera.model"),
         (put("world", "camera", "frame"), "crop_ray or camera"),
         (put({}, "licence"), "licence"),
+        (put(50, "confidence"), "confidence: expected an object"),
+        (put({}, "confidence"), "confidence: expected threshold_mm"),
+        (put({"threshold_mm": 0}, "confidence"), "confidence: expected threshold_mm, a number of millimetres above 0"),
+        (put({"threshold_mm": float("nan")}, "confidence"), "confidence: expected threshold_mm"),
+        (put({"threshold_mm": "50"}, "confidence"), "confidence: expected threshold_mm"),
+        (put({"threshold_mm": 50, "threshold_m": 0.05}, "confidence"), "and nothing else"),
         (drop("origin"), "origin"),
         (drop("measured"), "measured"),
         (put({}, "files"), "files.model.onnx.sha256"),
@@ -291,6 +297,13 @@ def test_a_measurement_is_kept_and_nothing_else_changes(tmp_path: Path) -> None:
     (tmp_path / "b").rename(tmp_path / "gone")
     with pytest.raises(BundleError, match=r"cannot write .*manifest\.json"):
         record_measurement(twice, "nowhere", {})
+
+
+def test_the_meaning_of_confidence_is_kept(tmp_path: Path) -> None:
+    assert make_tiny_bundle(tmp_path / "a").manifest.confidence_mm is None
+    bundle = make_tiny_bundle(tmp_path / "b", calibrated=True)
+    assert bundle.manifest.confidence_mm == 50
+    assert record_measurement(bundle, "indoors", {"frames": 3}).manifest.confidence_mm == 50
 
 
 CLOSE = {"mean_vertex_mm": 0.5, "max_vertex_mm": 3.0, "joints_mm": 0.4}

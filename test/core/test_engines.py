@@ -11,6 +11,7 @@ from tiny_bundle import RED_BGR, make_tiny_bundle, person_image
 from metro_ros.core.bundle import Bundle, add_variant
 from metro_ros.core.crop import crop_image, whole_image_box
 from metro_ros.core.engines import available_engines, open_engine, openvino
+from metro_ros.core.engines.base import concatenate
 from metro_ros.core.errors import BundleError, EngineError
 
 ENGINES = ["openvino", "onnxruntime"]
@@ -32,7 +33,8 @@ def test_an_engine_answers_in_the_shapes_of_the_manifest(tiny_bundle: Bundle, na
         assert output.vertices.shape == (count, 258, 3)
         assert output.camera.shape == (count, 3)
         assert output.confidence is not None and output.confidence.shape == (count, 17)
-        assert all(array.dtype == np.float32 for array in output)
+        assert all(array.dtype == np.float32 for array in output[:4])
+        assert output.visibility is None
         np.testing.assert_allclose(output.vertices[-1], tiny_bundle.template, atol=1e-6)
     assert (engine.name, engine.precision) == (name, "fp32")
 
@@ -60,6 +62,34 @@ def test_an_answer_is_not_overwritten_by_the_next(tiny_bundle: Bundle, name: str
 def test_a_model_without_confidence(tmp_path: Path, name: str) -> None:
     engine = open_engine(make_tiny_bundle(tmp_path / "tiny", confidence=False), name, threads=1)
     assert engine.infer(crops(1)).confidence is None
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_visibility_and_a_calibrated_confidence_are_told_apart(calibrated_bundle: Bundle, name: str) -> None:
+    engine = open_engine(calibrated_bundle, name, threads=1)
+    for count in (1, 3):
+        output = engine.infer(crops(count))
+        np.testing.assert_allclose(output.visibility, np.ones((count, 17)), atol=1e-6)
+        np.testing.assert_allclose(output.confidence, np.full((count, 17), 0.5), atol=1e-6)
+
+
+def test_a_confidence_that_is_not_what_the_manifest_says(tiny_bundle: Bundle, calibrated_bundle: Bundle) -> None:
+    def stated(bundle: Bundle, confidence_mm: float | None) -> Bundle:
+        return dataclasses.replace(bundle, manifest=dataclasses.replace(bundle.manifest, confidence_mm=confidence_mm))
+
+    with pytest.raises(BundleError, match="expected outputs confidence and visibility, got confidence"):
+        open_engine(stated(tiny_bundle, 50.0), "onnxruntime", threads=1)
+    with pytest.raises(BundleError, match="no output visibility, by the manifest, got confidence and visibility"):
+        open_engine(stated(calibrated_bundle, None), "onnxruntime", threads=1)
+
+
+def test_answers_of_several_calls_are_joined_and_parted_with_all_they_have(calibrated_bundle: Bundle) -> None:
+    output = open_engine(calibrated_bundle, "onnxruntime", threads=1).infer(crops(3))
+    again = concatenate([output.rows(0, 1), output.rows(1, 3)])
+    for ours, theirs in zip(again, output, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    without = output._replace(confidence=None, visibility=None)
+    assert concatenate([without.rows(0, 2), without]).visibility is None
 
 
 @pytest.mark.parametrize("name", ENGINES)

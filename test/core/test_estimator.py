@@ -159,6 +159,13 @@ def test_low_confidence_is_nobody(estimator: Estimator, tiny_bundle: Bundle, eng
     assert person.score == pytest.approx(60 / 255, abs=0.02)
 
 
+def test_a_calibrated_model_is_followed_by_visibility_and_tells_confidence(calibrated_bundle: Bundle) -> None:
+    estimator = Estimator(calibrated_bundle, open_engine(calibrated_bundle, "onnxruntime", threads=1))
+    (person,) = estimator(person_image(640, 480, (300, 240), 200, brightness=128), CAMERA)
+    assert person.score == pytest.approx(128 / 255, abs=0.02)
+    np.testing.assert_allclose(person.joint_confidence, np.full(17, person.score / 2), atol=1e-6)  # type: ignore[arg-type]
+
+
 def test_a_model_without_confidence_loses_by_geometry(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny", confidence=False)
     estimator = Estimator(bundle, open_engine(bundle, "onnxruntime", threads=1))

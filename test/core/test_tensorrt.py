@@ -58,8 +58,11 @@ every_generation = pytest.mark.parametrize("gpu", ["8.6", "10.3", "rtx"], indire
 
 
 @every_generation
-def test_it_answers_as_onnx_runtime_does(gpu: stand_in_gpu.Gpu, tiny_bundle: Bundle) -> None:
-    engine, reference = open_engine(tiny_bundle, "tensorrt"), open_engine(tiny_bundle, "onnxruntime", threads=1)
+def test_it_answers_as_onnx_runtime_does(gpu: stand_in_gpu.Gpu, calibrated_bundle: Bundle) -> None:
+    engine, reference = (
+        open_engine(calibrated_bundle, "tensorrt"),
+        open_engine(calibrated_bundle, "onnxruntime", threads=1),
+    )
     for count in (1, 3, 16, 5, 1, 2, 3, 37):  # by a graph or not, and more than go at once
         for got, want in zip(engine.infer(crops(count)), reference.infer(crops(count)), strict=True):
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-6)
@@ -78,8 +81,8 @@ def test_everything_is_given_back(gpu: stand_in_gpu.Gpu, tiny_bundle: Bundle) ->
     assert engine._session.__dict__.keys().isdisjoint({"_network", "_stream"}), "destructors wait for a context"
 
 
-def test_outputs_belong_to_the_caller(gpu: stand_in_gpu.Gpu, tiny_bundle: Bundle) -> None:
-    engine = open_engine(tiny_bundle, "tensorrt")
+def test_outputs_belong_to_the_caller(gpu: stand_in_gpu.Gpu, calibrated_bundle: Bundle) -> None:
+    engine = open_engine(calibrated_bundle, "tensorrt")
     first, second = crops(2)[:1], crops(2)[1:]
     output = engine.infer(first)
     kept = output.camera.copy()

@@ -7,13 +7,13 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 unseen=02_09,01_04,03_02  # recordings to validate on; 02_05 is the demo's
-excluded=02_05,$unseen processes=2 crops=80000 shard=500 validated=500 clips=12 frames=150
+excluded=02_05,$unseen processes=2 crops=80000 shard=500 validated=500 calibrated=4000 clips=12 frames=150
 first=(--minutes "${FIRST_MINUTES:-12}") all=(--minutes "${ALL_MINUTES:-96}") small=() cache=()
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
   motions=$run/fixtures/motions.npz cache=(--cache "$run/fixtures")
-  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 clips=1 frames=4
+  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
 else
   motions=${1:?MOTIONS.npz or --smoke} run=${2:-runs/default}
@@ -43,8 +43,14 @@ train --stage all --out "$run/all" "${all[@]}" --learning-rate 6e-4 --devices "$
   --validation "shards:$run/validation" \
   --backbone-from "$run/backbone/last.safetensors" --tokens-from "$run/tokens/last.safetensors"
 
-# 4. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops.
+# 4. What it says of its own joints, fitted to other crops that it was not trained on.
+synth --crops "$calibrated" --seed 5 --only "$unseen" --unseen-people --out "$run/calibration"
+python -m training.calibrate --checkpoint "$run/all/last.safetensors" --data "shards:$run/calibration" \
+  --out "$run/calibrated.safetensors"
+
+# 5. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops.
 synth --clips "$clips" --frames "$frames" --seed 11 --only "$excluded" --out "$run/clips"
-python -m training.export --checkpoint "$run/all/last.safetensors" --output "$run/bundle" \
+python -m training.export --checkpoint "$run/calibrated.safetensors" --output "$run/bundle" \
   --info training/recipes/default.json --attention
-python -m training.evaluate --bundle "$run/bundle" --data "$run/clips" --json "$run/evaluation.json" --record unseen_clips
+python -m training.evaluate --bundle "$run/bundle" --data "$run/clips" --json "$run/evaluation.json" \
+  --record unseen_clips --reliability "$run/reliability.png"

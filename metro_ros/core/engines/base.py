@@ -1,7 +1,7 @@
 """What every inference engine is: crops in, joints, vertices and camera out, checked on both sides."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ from metro_ros.core.errors import BundleError, EngineError
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 OUTPUT_NAMES = ("joints", "vertices", "camera")
-CONFIDENCE_NAME = "confidence"
+OPTIONAL_NAMES = ("confidence", "visibility")
 
 
 class Output(NamedTuple):
@@ -25,18 +25,24 @@ class Output(NamedTuple):
     camera: npt.NDArray[np.float32]
     """(N, 3): s, tx, ty of the weak perspective into the crop, u = s·(x + tx)"""
     confidence: npt.NDArray[np.float32] | None
-    """(N, J) in [0, 1], where the model has it"""
+    """(N, J) in [0, 1], where the model has it: what the manifest's `confidence_mm` says of it"""
+    visibility: npt.NDArray[np.float32] | None = None
+    """(N, J) in [0, 1], that a joint lies within crop and image, where the model tells it apart from confidence"""
+
+    @classmethod
+    def of(cls, named: Mapping[str, npt.NDArray[np.float32]]) -> "Output":
+        """From a graph's outputs by name."""
+        return cls(*(named[name] for name in OUTPUT_NAMES), *(named.get(name) for name in OPTIONAL_NAMES))
+
+    def rows(self, start: int, stop: int) -> "Output":
+        """The answers about crops `start` to `stop`, that one not included."""
+        return Output(*(None if array is None else array[start:stop] for array in self))  # type: ignore[arg-type]
 
 
 def concatenate(outputs: Sequence[Output]) -> Output:
     """The answers of several calls, one or more, as one of a single call."""
-    joints, vertices, camera, confidence = zip(*outputs, strict=True)
-    return Output(
-        np.concatenate(joints),
-        np.concatenate(vertices),
-        np.concatenate(camera),
-        None if confidence[0] is None else np.concatenate(confidence),
-    )
+    parts = zip(*outputs, strict=True)
+    return Output(*(None if part[0] is None else np.concatenate(part) for part in parts))  # type: ignore[arg-type]
 
 
 class Engine(ABC):
@@ -93,11 +99,11 @@ def check_model(engine: Engine, bundle: Bundle) -> None:
         "joints": (1, joints, 3),
         "vertices": (1, bundle.levels[-1], 3),
         "camera": (1, 3),
-        CONFIDENCE_NAME: (1, joints),
+        **dict.fromkeys(OPTIONAL_NAMES, (1, joints)),
     }
     for name, shape in expected.items():
         array = getattr(output, name)
-        if array is None and name == CONFIDENCE_NAME:
+        if array is None:
             continue
         if array.shape != shape or array.dtype != np.float32:
             raise BundleError(
@@ -113,13 +119,26 @@ def check_model(engine: Engine, bundle: Bundle) -> None:
                 got="NaN or infinity",
                 remedy="its weights are not finite: export them again from a healthy checkpoint",
             )
+    _check_confidence(output, bundle)
+
+
+def _check_confidence(output: Output, bundle: Bundle) -> None:
+    """Raises BundleError unless the network has a visibility besides its confidence where the manifest says so."""
+    states, has = bundle.manifest.confidence_mm is not None, output.visibility is not None
+    if states != has or (states and output.confidence is None):
+        raise BundleError(
+            f"the confidence of {bundle.model_path}",
+            expected="outputs confidence and visibility" if states else "no output visibility, by the manifest",
+            got=" and ".join(name for name in OPTIONAL_NAMES if getattr(output, name) is not None) or "neither",
+            remedy="write the bundle again with python -m training.export",
+        )
 
 
 def missing_output(bundle: Bundle, names: list[str]) -> BundleError:
     """The error for a graph whose outputs are not those of a bundle."""
     return BundleError(
         f"outputs of {bundle.model_path}",
-        expected=f"{', '.join(OUTPUT_NAMES)} and optionally {CONFIDENCE_NAME}",
+        expected=f"{', '.join(OUTPUT_NAMES)} and optionally {' and '.join(OPTIONAL_NAMES)}",
         got=", ".join(names),
         remedy="write the bundle again with python -m training.export",
     )

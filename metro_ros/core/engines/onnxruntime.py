@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.engines import cache, machine
-from metro_ros.core.engines.base import CONFIDENCE_NAME, OUTPUT_NAMES, Engine, Output, Precision, missing_output
+from metro_ros.core.engines.base import OPTIONAL_NAMES, OUTPUT_NAMES, Engine, Output, Precision, missing_output
 from metro_ros.core.errors import EngineError, one_line
 
 LIBRARY = "onnxruntime"
@@ -58,7 +58,7 @@ class OnnxRuntimeEngine(Engine):
         names = [output.name for output in self._session.get_outputs()]
         if not set(OUTPUT_NAMES) <= set(names):
             raise missing_output(bundle, names)
-        self._outputs = [*OUTPUT_NAMES, *(n for n in names if n == CONFIDENCE_NAME)]
+        self._outputs = [*OUTPUT_NAMES, *(name for name in names if name in OPTIONAL_NAMES)]
         self._input = self._session.get_inputs()[0].name
 
     def _options(self) -> Any:
@@ -110,10 +110,10 @@ class OnnxRuntimeEngine(Engine):
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> Output:
         try:
-            joints, vertices, camera, *confidence = self._session.run(self._outputs, {self._input: crops})
+            arrays = self._session.run(self._outputs, {self._input: crops})
         except Exception as error:
             raise EngineError(f"{self.name} failed on {len(crops)} crops", got=error) from error
-        return Output(joints, vertices, camera, confidence[0] if confidence else None)
+        return Output.of(dict(zip(self._outputs, arrays, strict=True)))
 
     def close(self) -> None:
         del self._session

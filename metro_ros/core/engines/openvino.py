@@ -11,7 +11,7 @@ import numpy.typing as npt
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.engines import cache, machine
 from metro_ros.core.engines.base import (
-    CONFIDENCE_NAME,
+    OPTIONAL_NAMES,
     OUTPUT_NAMES,
     Engine,
     Output,
@@ -87,7 +87,7 @@ class OpenVinoEngine(Engine):
             names = [name for output in compiled.outputs for name in output.names]
             if not set(OUTPUT_NAMES) <= set(names):
                 raise missing_output(self._bundle, names)
-            self._outputs = [*OUTPUT_NAMES, *(name for name in names if name == CONFIDENCE_NAME)]
+            self._outputs = [*OUTPUT_NAMES, *(name for name in names if name in OPTIONAL_NAMES)]
             self._requests[single] = compiled.create_infer_request()
         return self._requests[single]
 
@@ -130,10 +130,10 @@ class OpenVinoEngine(Engine):
         try:
             request.infer([crops], share_inputs=True)
             # Copies: the request writes its next answer into the same memory.
-            joints, vertices, camera, *confidence = [request.get_tensor(n).data.copy() for n in self._outputs]
+            named = {name: request.get_tensor(name).data.copy() for name in self._outputs}
         except Exception as error:
             raise EngineError(f"{NAME} failed on {len(crops)} crops", got=error) from error
-        return Output(joints, vertices, camera, confidence[0] if confidence else None)
+        return Output.of(named)
 
     def close(self) -> None:
         self._requests.clear()

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.crop import Box
 from metro_ros.core.engines import cache
-from metro_ros.core.engines.base import CONFIDENCE_NAME, Engine, Output, Precision
+from metro_ros.core.engines.base import Engine, Output, Precision
 from metro_ros.core.engines.tensorrt_build import build_plan
 from metro_ros.core.engines.tensorrt_crop import DeviceImage
 from metro_ros.core.engines.tensorrt_gpu import Gpu, first_gpu
@@ -30,7 +30,7 @@ from metro_ros.core.engines.tensorrt_plan import (
     read_plan,
     write_plan,
 )
-from metro_ros.core.engines.tensorrt_session import Outputs, Session
+from metro_ros.core.engines.tensorrt_session import Session
 from metro_ros.core.errors import EngineError
 
 NAME = "tensorrt"
@@ -83,7 +83,7 @@ class TensorRtEngine(Engine):
             raise EngineError("boxes for the network", expected="one at least", got="none")
         device_image = DeviceImage.of(image)
         with self._in_turn():
-            output = _output(self._session.run_image(device_image, boxes))
+            output = Output.of(self._session.run_image(device_image, boxes))
         if not all(np.isfinite(array).all() for array in output if array is not None):
             raise EngineError(f"{NAME} ({self.precision}) returned numbers that are not finite")
         return output
@@ -94,7 +94,7 @@ class TensorRtEngine(Engine):
 
     def _run(self, crops: npt.NDArray[np.uint8]) -> Output:
         with self._in_turn():
-            return _output(self._session.run(crops))
+            return Output.of(self._session.run(crops))
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
@@ -191,7 +191,3 @@ def _recall(path: Path, key: PlanKey, profile: BatchProfile | None = None) -> Pl
     except PlanUnusable as reason:
         log.warning("%s %s; building it again", path, reason)
         return None
-
-
-def _output(outputs: Outputs) -> Output:
-    return Output(outputs["joints"], outputs["vertices"], outputs["camera"], outputs.get(CONFIDENCE_NAME))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metro_ros.core.bundle import Bundle
-from metro_ros.core.engines.base import CONFIDENCE_NAME, OUTPUT_NAMES, Precision, missing_output
+from metro_ros.core.engines.base import OPTIONAL_NAMES, OUTPUT_NAMES, Precision, missing_output
 from metro_ros.core.engines.tensorrt_gpu import Gpu
 from metro_ros.core.engines.tensorrt_library import Library
 from metro_ros.core.engines.tensorrt_plan import BatchProfile, Plan
@@ -143,7 +143,7 @@ def _check_tensors(trt: Any, network: Any, bundle: Bundle) -> None:
             got=", ".join(f"{tensor.name}, {tensor.dtype} {tuple(tensor.shape)}" for tensor in inputs),
         )
     for tensor in outputs:
-        if tensor.name in (*OUTPUT_NAMES, CONFIDENCE_NAME) and tensor.dtype != trt.DataType.FLOAT:
+        if tensor.name in (*OUTPUT_NAMES, *OPTIONAL_NAMES) and tensor.dtype != trt.DataType.FLOAT:
             raise BundleError(f"output {tensor.name} of {bundle.model_path}", expected="float32", got=tensor.dtype)
 
 
