@@ -213,12 +213,16 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, folder: Path) -> None
         torch.testing.assert_close(again.average.module.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_training_ends_by_the_clock_and_is_resumed(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_training_ends_after_its_length_and_is_resumed(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
     trainer = Trainer(TINY, FinderTraining(batch=2, save_s=0.0, early_size=(32, 32)), "fp32")
     out = tmp_path / "run"
     out.mkdir()
-    run(trainer, FrameSet(folder), out, Length(minutes=0.002), PLAIN)
-    assert trainer.seconds >= 0.12 and trainer.step > 1
+    run(trainer, FrameSet(folder), out, Length(steps=3), PLAIN)
+    assert trainer.step == 3 and trainer.seconds > 0
+    run(trainer, FrameSet(folder), out, Length(minutes=1e-9), PLAIN)  # was over before
+    assert trainer.step == 3
     assert json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
     assert load_finder(out / LAST).config == TINY
     arguments = ["--frames", str(folder), "--out", str(out), "--minutes", "1"]
