@@ -145,7 +145,7 @@ class SmallNet(Backbone):
         self.joints = joints
         self.out_channels = channels[-1]
         self.stride = 4 * 2 ** (len(channels) - 1)
-        self.stem = nn.Sequential(*_conv_bn_relu(3, stem_channels), *_conv_bn_relu(stem_channels, channels[0]))
+        self.stem = nn.Sequential(*conv_bn_relu(3, stem_channels), *conv_bn_relu(stem_channels, channels[0]))
         make, before = BLOCKS[block], (channels[0], *channels[:-1])
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -186,6 +186,6 @@ class SmallNet(Backbone):
             nn.init.zeros_(self.dense_head.bias)
 
 
-def _conv_bn_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
+def conv_bn_relu(in_channels: int, channels: int) -> tuple[nn.Module, ...]:
     conv = nn.Conv2d(in_channels, channels, 3, 2, 1, bias=False)
     return conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True)

@@ -85,7 +85,7 @@ def unfold(metro: Metro, folded: FoldedWeights, images: Tensor) -> None:
     images: (N, 3, S, S) normalised, that the batch norms see. Raises ConfigError where the shapes do not fit, and for
     blocks that are narrower than what comes into them: there the factors are lost.
     """
-    _unfold_convolutions(metro.backbone, folded, images)
+    unfold_convolutions(metro.backbone, folded, images)
     if metro.keypoint_head is not None:
         for name, parameter in metro.keypoint_head.named_parameters():
             _set(parameter, folded[f"keypoint_head.{name}"])
@@ -102,14 +102,22 @@ def unfold(metro: Metro, folded: FoldedWeights, images: Tensor) -> None:
     _unfold_upsampling(metro, folded)
 
 
-def _unfold_convolutions(backbone: nn.Module, folded: FoldedWeights, images: Tensor) -> None:
-    """Convolutions by name; then each batch norm, in the order they run in, from what its convolution gives."""
-    pairs = dict(_convolution_norms(backbone))
-    for name, module in backbone.named_modules():
-        if isinstance(module, nn.Conv2d):
-            _set(module.weight, folded[f"backbone.{name}.weight"])
-            if module.bias is not None:
-                _set(module.bias, folded[f"backbone.{name}.bias"])
+@torch.no_grad()
+def unfold_convolutions(backbone: nn.Module, folded: FoldedWeights, images: Tensor, partly: bool = False) -> list[str]:
+    """Convolutions by name; then each batch norm, in the order they run in, from what its convolution gives.
+
+    images: what `backbone` takes. partly: leave convolutions that the graph does not have, or has in another shape.
+    Returns the names of those that were set. Raises ConfigError where one is missing or does not fit.
+    """
+    chosen = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)}
+    if partly:
+        shapes = {name: weight.shape for name, weight in folded.named.items()}
+        chosen = {n: conv for n, conv in chosen.items() if shapes.get(f"backbone.{n}.weight") == conv.weight.shape}
+    pairs = {name: norm for name, norm in _convolution_norms(backbone) if name in chosen}
+    for name, module in chosen.items():
+        _set(module.weight, folded[f"backbone.{name}.weight"])
+        if module.bias is not None:
+            _set(module.bias, folded[f"backbone.{name}.bias"])
 
     def undo(name: str, norm: nn.BatchNorm2d) -> None:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -129,6 +137,7 @@ def _unfold_convolutions(backbone: nn.Module, folded: FoldedWeights, images: Ten
     backbone(images)
     for one in hooks:
         one.remove()
+    return list(chosen)
 
 
 def _convolution_norms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.BatchNorm2d]]:

@@ -1,6 +1,7 @@
 """The finder: targets and decoding undo each other, the loss falls, and what is exported is what was trained."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from tiny_bundle import make_tiny_bundle
 
-from metro_ros.core.bundle import load_bundle
+from metro_ros.core.bundle import Bundle, load_bundle
 from metro_ros.core.detect import Detections
 from metro_ros.core.errors import ConfigError, SourceError
 from metro_ros.core.finder import open_finder
@@ -21,13 +22,14 @@ from training.finder.data import make_batch
 from training.finder.evaluate import Found, best_score, match, recall_precision, report
 from training.finder.loss import TargetBatch, finder_loss, giou_loss
 from training.finder.network import FinderConfig, FinderNet, Maps, decode
+from training.finder.start import start_from
 from training.finder.targets import make_targets
 from training.finder.train import LAST, FinderTraining, Trainer, load_finder, run
 from training.onnx_graph import ExportError
 from training.schedule import Length
 from training.synth.frames import Frame
 
-TINY = FinderConfig(width=64, height=32, stem=8, channels=(8, 8, 8, 8), blocks=(1, 0, 0, 0), pyramid=8)
+TINY = FinderConfig(width=64, height=32, stem=8, channels=(8, 8, 8, 8), blocks=(1, 1, 1, 1), pyramid=8)
 PLAIN = AugmentConfig(zoomed=0, flip=0, recoloured=0, textured=0, hidden=0, degraded=0)
 BOXES = np.array([[3, 2, 21, 30], [30.5, 8, 40, 29], [44, 3, 63, 31]], np.float32)
 NONE = np.zeros(3, bool)
@@ -211,12 +213,16 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, folder: Path) -> None
         torch.testing.assert_close(again.average.module.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_training_ends_by_the_clock_and_is_resumed(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_training_ends_after_its_length_and_is_resumed(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture
+) -> None:
     trainer = Trainer(TINY, FinderTraining(batch=2, save_s=0.0, early_size=(32, 32)), "fp32")
     out = tmp_path / "run"
     out.mkdir()
-    run(trainer, FrameSet(folder), out, Length(minutes=0.002), PLAIN)
-    assert trainer.seconds >= 0.12 and trainer.step > 1
+    run(trainer, FrameSet(folder), out, Length(steps=3), PLAIN)
+    assert trainer.step == 3 and trainer.seconds > 0
+    run(trainer, FrameSet(folder), out, Length(minutes=1e-9), PLAIN)  # was over before
+    assert trainer.step == 3
     assert json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
     assert load_finder(out / LAST).config == TINY
     arguments = ["--frames", str(folder), "--out", str(out), "--minutes", "1"]
@@ -255,7 +261,7 @@ def test_a_trained_finder_becomes_a_part_that_is_evaluated(
     part = bundle.part_file("finder")
     assert part is not None and not any(n.op_type == "BatchNormalization" for n in onnx.load(part).graph.node)
     with torch.no_grad():
-        next(net.stages.children())[0].weight[0, 0, 0, 0] += 1.0
+        net.stem[0].weight[0, 0, 0, 0] += 1.0
     with pytest.raises(ExportError, match="disagrees"):
         export.check_against_torch(part.read_bytes(), net, export.probe_images(64, 32))
     finder = open_finder(bundle, threads=1)
@@ -263,6 +269,41 @@ def test_a_trained_finder_becomes_a_part_that_is_evaluated(
     assert evaluate.main([*where, "--data", str(folder), "--json", str(tmp_path / "out.json")]) == 0
     figures = json.loads((tmp_path / "out.json").read_text())
     assert figures["all"] == details["validated"] and figures["by_people"]["2"]["frames"] == 3
+
+
+def _bundle_of(weights: dict[str, torch.Tensor], path: Path) -> Bundle:
+    """A bundle whose network has these weights in its backbone; the rest of the graph is left out."""
+    path.mkdir()
+    entries = [onnx.numpy_helper.from_array(v.numpy(), f"folded.backbone.{name}") for name, v in weights.items()]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "backbone", [], [], entries)), path / "model.onnx")
+    return replace(make_tiny_bundle(path / "tiny"), path=path)
+
+
+def test_a_finder_begins_with_what_a_bundle_sees(tmp_path: Path, folder: Path, net: FinderNet) -> None:
+    frames = FrameSet(folder)
+    images, _ = make_batch(frames, 6, 0, 0, (64, 32), PLAIN)
+    trainer = Trainer(replace(TINY, channels=(8, 8, 16, 8)), FinderTraining(), "fp32")
+    before = trainer.net.stages[2][0].conv1.weight.clone()
+    taken = start_from(trainer, _bundle_of(export.fold(net).state_dict(), tmp_path / "bundle"), frames)
+    assert "stages.1.0.conv2" in taken and "stages.2.0.conv1" not in taken
+    torch.testing.assert_close(trainer.net.stages[2][0].conv1.weight, before)
+    with torch.no_grad():
+        x = torch.rand(2, 3, 32, 64)
+        for ours in (trainer.net, trainer.average.module):
+            seen, wanted = (
+                ours.eval().stages[1](ours.stages[0](ours.stem(x))),
+                net.stages[1](net.stages[0](net.stem(x))),
+            )
+            torch.testing.assert_close(seen, wanted, rtol=1e-3, atol=1e-3)
+    assert trainer.net.train()(images).heat.isfinite().all()
+
+
+def test_a_backbone_of_another_shape_is_refused(tmp_path: Path, folder: Path) -> None:
+    trainer = Trainer(TINY, FinderTraining(), "fp32")
+    with pytest.raises(ConfigError, match=r"stem\.0"):
+        start_from(
+            trainer, _bundle_of({"stem.0.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "bundle"), FrameSet(folder)
+        )
 
 
 def test_every_person_is_found_by_one_detection() -> None:

@@ -1,6 +1,6 @@
 """Train the person finder on frames by training.finder.frames; killed, the same command goes on with --resume.
 
-python -m training.finder --frames DIR --out RUN --minutes M [--resume]
+python -m training.finder --frames DIR --out RUN --minutes M [--start-from BUNDLE] [--resume]
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from pathlib import Path
 
 import cv2
 
+from metro_ros.core.bundle import load_bundle
 from metro_ros.core.errors import ConfigError, MetroError
 from training.datasets.frames import FrameSet
 from training.finder.augment import AugmentConfig
 from training.finder.network import FinderConfig
+from training.finder.start import start_from
 from training.finder.train import LAST, FinderTraining, Trainer, run
 from training.schedule import Length
 
@@ -28,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end = parser.add_mutually_exclusive_group(required=True)
     end.add_argument("--minutes", type=float, help="of training, in all")
     end.add_argument("--steps", type=int, help="of training, in all")
+    parser.add_argument("--start-from", type=Path, help="bundle whose backbone the first stages begin with")
     parser.add_argument("--batch", type=int, default=FinderTraining().batch, help="frames a step (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")
@@ -45,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 )
             trainer.restore(options.out / LAST)
         frames = FrameSet(options.frames)
+        if options.start_from is not None and not trainer.step:
+            start_from(trainer, load_bundle(options.start_from), frames)
         options.out.mkdir(parents=True, exist_ok=True)
         try:
             run(trainer, frames, options.out, length, AugmentConfig())

@@ -34,7 +34,7 @@ class AugmentConfig:
     hidden: float = 0.3
     degraded: float = 0.5
     least_visible: float = 0.2
-    least_px: float = 14.0
+    least_px: float = 12.0
 
 
 def letterbox(image_width: int, image_height: int, width: int, height: int) -> tuple[float, float, float]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from training.backbone import BasicBlock
+from training.backbone import BasicBlock, conv_bn_relu
 
 STRIDE = 4
 """Input pixels a cell of the maps, along each side."""
@@ -29,15 +29,16 @@ class FinderConfig:
     Attributes:
         width, height: of its input, px, multiples of 32.
         stem: channels of the first convolution.
-        channels, blocks: of the stages at stride 4, 8, 16 and 32.
+        channels, blocks: of the stages at stride 4, 8, 16 and 32; the first two begin as those of backbone.SmallNet, so
+            that the finder can start from what the default model's backbone has learned.
         pyramid: channels of the top-down path.
     """
 
-    width: int = 320
-    height: int = 256
-    stem: int = 16
-    channels: tuple[int, ...] = (24, 40, 64, 80)
-    blocks: tuple[int, ...] = (1, 2, 2, 1)
+    width: int = 288
+    height: int = 224
+    stem: int = 32
+    channels: tuple[int, ...] = (32, 96, 64, 64)
+    blocks: tuple[int, ...] = (2, 1, 1, 2)
     pyramid: int = 32
 
 
@@ -58,18 +59,14 @@ class FinderNet(nn.Module):
     def __init__(self, config: FinderConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or FinderConfig()
-        self.stem = nn.Sequential(
-            nn.Conv2d(3, config.stem, 3, 2, 1, bias=False), nn.BatchNorm2d(config.stem), nn.ReLU(inplace=True)
-        )
-        before = (config.stem, *config.channels[:-1])
+        first, *later = config.channels
+        self.stem = nn.Sequential(*conv_bn_relu(3, config.stem), *conv_bn_relu(config.stem, first))
         self.stages = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(narrow, width, 3, 2, 1, bias=False),
-                nn.BatchNorm2d(width),
-                nn.ReLU(inplace=True),
-                *(BasicBlock(width, width) for _ in range(count)),
-            )
-            for narrow, width, count in zip(before, config.channels, config.blocks, strict=True)
+            [nn.Sequential(*(BasicBlock(first, first) for _ in range(config.blocks[0])))]
+            + [
+                nn.Sequential(BasicBlock(narrow, width, 2), *(BasicBlock(width, width) for _ in range(count - 1)))
+                for narrow, width, count in zip(config.channels, later, config.blocks[1:], strict=False)
+            ]
         )
         self.laterals = nn.ModuleList(nn.Conv2d(width, config.pyramid, 1) for width in config.channels)
         self.smooth = nn.Sequential(
