@@ -94,6 +94,7 @@ def hand() -> TrainConfig:
     return replace(
         default(),
         network="hand",
+        warm_up_steps=100,
         objective=Objective(
             LossWeights(joints=1e5, vertices=1000.0, keypoints=100.0, levels=(0.5, 0.5)),
             SideWeights(surface=500.0, anchored_joints=500.0),

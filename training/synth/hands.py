@@ -47,7 +47,7 @@ class HandSampleConfig:
         hand_share: an adult hand's length over the image's height, drawn log-uniformly.
         place: where the hand's middle is, as shares of width and height.
         wrist_deg: how far the wrist bends (flexion, deviation, and the forearm's own slack), one standard deviation.
-        forearm_m: length of the forearm on an adult.
+        forearm_m: length of the arm that is drawn, on an adult; mostly it leaves the image, as arms do.
         pose: see there.
     """
 
@@ -66,7 +66,7 @@ class HandSampleConfig:
     hand_share: tuple[float, float] = (0.18, 0.95)
     place: tuple[float, float] = (0.15, 0.85)
     wrist_deg: tuple[float, float, float] = (28.0, 10.0, 5.0)
-    forearm_m: tuple[float, float] = (0.12, 0.26)
+    forearm_m: tuple[float, float] = (0.2, 0.45)
     pose: HandPoseConfig = field(default_factory=HandPoseConfig)
 
 
