@@ -1,10 +1,11 @@
-"""Anny's right hand as a mesh spec: 21 joints, 107 / 1,609 vertices. The worked example of how a mesh is added.
+"""Anny's right hand as a mesh spec: 21 joints, 75 / 1,609 vertices. The worked example of how a mesh is added.
 
 python -m training.anny_hand [--output FILE.npz]
 
 Of a mesh the network wants to know its joints, a few of its vertices to think with, and how those carry the rest. Here
 all of it follows from a hand that can be posed: `build_hand` asks Anny for one, `posed_hands` bends it, and
-`build_anny_hand_spec` fits the numbers. 107 vertices and 21 joints make 128 tokens, as many as the default body has.
+`build_anny_hand_spec` fits the numbers. 75 vertices and 21 joints make 96 tokens, of which a small network spends most
+of its time.
 """
 
 from __future__ import annotations
@@ -20,24 +21,26 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from metro_ros.core.errors import ConfigError, MetroError
-from training.body import bone_transforms, skin, to_camera_axes
+from training.body import CACHE, BodyBank, bone_transforms, load_or_build, skin, to_camera_axes
 from training.levels import farthest_points, fit_dense_upsampling, fit_joint_regressor, voronoi_faces
 from training.mesh_files import load_mesh_spec, save_mesh_spec
 from training.mesh_spec import HAND_21_NAMES, HAND_21_PARENTS, MeshSpec
 
-NAME = "anny-hand-107"
-COARSE_VERTICES = 107
+NAME = "anny-hand-75"
+COARSE_VERTICES = 75
 FIT_SAMPLES = 400
 IDENTITIES, SEED = 64, 1
+TRAINING_HANDS = (192, 1)
+"""Identities and seed of the hands that the hand network is trained on."""
 FINGERS = ("Thumb", "Index", "Middle", "Ring", "Pinky")
 _REACH_M = 0.03
 """A joint is carried by the skin this near to it at rest."""
 _BODY_OVER_HAND = 10.0
 """The fits hold noise down by ridges that suit a body's metres, so hands are fitted this much larger."""
 
-_FLEXION_DEG = (((-15, 30), (-10, 45), (-15, 60)), *(((-25, 75), (-15, 85), (-10, 55)),) * 4)
+FLEXION_DEG = (((-15, 30), (-10, 45), (-15, 60)), *(((-25, 75), (-15, 85), (-10, 55)),) * 4)
 """By finger, of its three bones, root first, from rest, where fingers are a little bent: roughly what hands do."""
-_SPREAD_DEG = ((-15, 20), (-12, 12), (-8, 8), (-8, 8), (-12, 12))
+SPREAD_DEG = ((-15, 20), (-12, 12), (-8, 8), (-8, 8), (-12, 12))
 """By finger, of its first bone, sideways."""
 
 
@@ -53,6 +56,7 @@ class Hand:
         faces: (F, 3) int32, counter-clockwise seen from outside; open at the wrist.
         skin_indices, skin_weights: (V, K) bones that move each vertex, int16, and how much, float32.
         rest_vertices: (N, V, 3) float32; rest_heads: (N, B, 3) float32, where each bone begins.
+        ages: (N,) float32 morphological age in years.
         template: (V, 3) float32, the average adult hand; template_heads: (B, 3).
     """
 
@@ -63,13 +67,33 @@ class Hand:
     skin_weights: NDArray[np.float32]
     rest_vertices: NDArray[np.float32]
     rest_heads: NDArray[np.float32]
+    ages: NDArray[np.float32]
     template: NDArray[np.float32]
     template_heads: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.rest_vertices)
 
     def bone(self, joint: str) -> int:
         """The bone that begins at a joint such as ``Wrist`` or ``Thumb_1``; tips have none."""
         finger, _, number = joint.partition("_")
         return self.bone_names.index(f"finger{FINGERS.index(finger) + 1}-{number}.R" if number else "wrist.R")
+
+    def as_bank(self) -> BodyBank:
+        """The same as whatever poses bodies takes it; there is no middle topology, so that is the finest."""
+        return BodyBank(
+            bone_names=self.bone_names,
+            bone_parents=self.bone_parents,
+            faces=self.faces,
+            skin_indices=self.skin_indices,
+            skin_weights=self.skin_weights,
+            rest_vertices=self.rest_vertices,
+            rest_heads=self.rest_heads,
+            ages=self.ages,
+            middle_template=self.template,
+            middle_faces=self.faces,
+            template=self.template,
+        )
 
 
 def build_hand(identities: int, seed: int) -> Hand:
@@ -84,7 +108,7 @@ def build_hand(identities: int, seed: int) -> Hand:
     model = anny.Anny(rig="anny-hand.R", topology="hand.R")
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
-        _, phenotypes = anny.shape_distribution.SimpleShapeDistribution(model).sample(identities)
+        ages, phenotypes = anny.shape_distribution.SimpleShapeDistribution(model).sample(identities)
         rest = model.get_rest_model(model.get_phenotype_blendshape_coefficients(**phenotypes))
         average = {name: torch.full((1,), 0.5, dtype=model.dtype) for name in phenotypes}
         average["age"] = torch.full((1,), 2.0 / 3.0, dtype=model.dtype)
@@ -97,9 +121,16 @@ def build_hand(identities: int, seed: int) -> Hand:
         skin_weights=model.vertex_bone_weights.numpy().astype(np.float32),
         rest_vertices=to_camera_axes(rest["rest_vertices"].numpy()),
         rest_heads=to_camera_axes(rest["rest_bone_heads"].numpy()),
+        ages=ages.numpy().astype(np.float32),
         template=to_camera_axes(mean["rest_vertices"][0].numpy()),
         template_heads=to_camera_axes(mean["rest_bone_heads"][0].numpy()),
     )
+
+
+def load_hand(identities: int, seed: int, cache: Path | None = None) -> Hand:
+    """The hand from `cache` (default: the user's cache folder), built and stored there when it is missing."""
+    path = (cache or CACHE) / f"hands_{identities}_{seed}.npz"
+    return load_or_build(path, Hand, lambda: build_hand(identities, seed))
 
 
 def posed_hands(hand: Hand, count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -127,11 +158,11 @@ def bone_rotations(hand: Hand, bend: NDArray[np.float64], spread: NDArray[np.flo
     the thumb's side to towards it. Both within what a hand can do.
     """
     rotations = np.tile(np.eye(3), (len(hand.bone_names), 1, 1))
-    for finger, (flexion, sideways) in enumerate(_finger_axes(hand)):
+    for finger, (flexion, sideways) in enumerate(finger_axes(hand)):
         for bone, part in enumerate(bend[finger]):
-            turn = Rotation.from_rotvec(np.radians(_between(_FLEXION_DEG[finger][bone], part)) * flexion)
+            turn = Rotation.from_rotvec(np.radians(within(FLEXION_DEG[finger][bone], part)) * flexion)
             if bone == 0:
-                turn = Rotation.from_rotvec(np.radians(_between(_SPREAD_DEG[finger], spread[finger])) * sideways) * turn
+                turn = Rotation.from_rotvec(np.radians(within(SPREAD_DEG[finger], spread[finger])) * sideways) * turn
             rotations[hand.bone(f"{FINGERS[finger]}_{bone + 1}")] = turn.as_matrix()
     for bone, parent in enumerate(hand.bone_parents):
         if parent >= 0:
@@ -164,7 +195,7 @@ def build_anny_hand_spec(hand: Hand, seed: int = 0) -> MeshSpec:
 
 def load_anny_hand_spec(cache: Path | None = None) -> MeshSpec:
     """The spec from `cache` (default: the user's cache folder), built and stored there when it is missing."""
-    path = (cache or Path.home() / ".cache" / "metro_ros") / f"mesh_{NAME}.npz"
+    path = (cache or CACHE) / f"mesh_{NAME}.npz"
     if path.exists():
         return load_mesh_spec(path)
     spec = build_anny_hand_spec(build_hand(IDENTITIES, SEED))
@@ -172,7 +203,7 @@ def load_anny_hand_spec(cache: Path | None = None) -> MeshSpec:
     return spec
 
 
-def _finger_axes(hand: Hand) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def finger_axes(hand: Hand) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
     """By finger the axes of its flexion towards the palm and of its spread, of unit length, at rest."""
     heads = hand.template_heads.astype(np.float64)
     wrist, index, pinky, thumb = (heads[hand.bone(joint)] for joint in ("Wrist", "Index_1", "Pinky_1", "Thumb_2"))
@@ -187,7 +218,7 @@ def _finger_axes(hand: Hand) -> list[tuple[NDArray[np.float64], NDArray[np.float
     return axes
 
 
-def _between(limits: tuple[int, int], part: float) -> float:
+def within(limits: tuple[int, int], part: float) -> float:
     return limits[0] + part * (limits[1] - limits[0])
 
 

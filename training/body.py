@@ -8,8 +8,10 @@ Axes are the camera's (REP-103 optical: x right, y down, z forward), metres. A b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +19,20 @@ from numpy.typing import NDArray
 from metro_ros.core.arrays import read_arrays
 from metro_ros.core.errors import ConfigError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 # Only these two of Anny's topologies are ever asked for; "smpl" and "smplx" fetch non-commercial files.
 _FINE_TOPOLOGY = "notoes"
 _MIDDLE_TOPOLOGY = "notoes_collapse10pc"
 
 MAX_BYTES = 1 << 32
 """Of a stored bank; 192 of Anny's bodies take 30 MB."""
+
+CACHE = Path.home() / ".cache" / "metro_ros"
+"""Where banks and mesh specs are kept unless told otherwise."""
+
+Bank = TypeVar("Bank", bound="DataclassInstance")
 
 TRAINING_BANK = (192, 1)
 """Identities and seed of the bank that the default network is trained on."""
@@ -119,16 +129,22 @@ def build_body_bank(identities: int, seed: int) -> BodyBank:
 
 def load_body_bank(identities: int, seed: int, cache: Path | None = None) -> BodyBank:
     """The bank from `cache` (default: the user's cache folder), built and stored there when it is missing."""
-    folder = cache or Path.home() / ".cache" / "metro_ros"
-    path = folder / f"bodies_{identities}_{seed}.npz"
+    path = (cache or CACHE) / f"bodies_{identities}_{seed}.npz"
+    return load_or_build(path, BodyBank, lambda: build_body_bank(identities, seed))
+
+
+def load_or_build(path: Path, kind: Callable[..., Bank], build: Callable[[], Bank]) -> Bank:
+    """A dataclass of `bone_names` and arrays from `path`, or from `build`, whose result is then stored there.
+
+    Raises ConfigError when the file is damaged.
+    """
     if path.exists():
-        fields = read_arrays(path, ConfigError, MAX_BYTES, text=True)
-        return BodyBank(bone_names=tuple(str(name) for name in fields.pop("bone_names")), **fields)
-    bank = build_body_bank(identities, seed)
-    folder.mkdir(parents=True, exist_ok=True)
-    fields = {name: getattr(bank, name) for name in BodyBank.__dataclass_fields__}
+        arrays = read_arrays(path, ConfigError, MAX_BYTES, text=True)
+        return kind(bone_names=tuple(str(name) for name in arrays.pop("bone_names")), **arrays)
+    bank = build()
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial.npz")
-    np.savez(partial, **fields)  # type: ignore[arg-type]
+    np.savez(partial, **{field.name: getattr(bank, field.name) for field in fields(bank)})
     partial.replace(path)
     return bank
 

@@ -28,13 +28,15 @@ COLUMNS = (
     ("PA-MPJPE", "pa_mpjpe_mm", 10, ".1f"),
     ("MPVPE", "mpvpe_mm", 8, ".1f"),
     ("IoU", "silhouette_iou", 7, ".3f"),
+    ("F@5", "f_5mm", 7, ".3f"),
+    ("F@15", "f_15mm", 7, ".3f"),
     ("recall", "recall", 8, ".3f"),
     ("precision", "precision", 11, ".3f"),
     ("MOTA", "mota", 8, ".3f"),
     ("IDF1", "idf1", 7, ".3f"),
     ("switches", "id_switches", 10, "d"),
 )
-"""Heading, figure, width and format of the table."""
+"""Heading, figure, width and format of the table; F-scores of hands alone."""
 
 
 def evaluate_clips(
@@ -48,7 +50,8 @@ def evaluate_clips(
     """
     clips = find_clips(data)
     joints = "J14" if set(J14) <= set(bundle.skeleton.names) else f"{len(bundle.skeleton)} joints"
-    print(f"{'clip':<14}" + "".join(f"{name:>{width}}" for name, _, width, _ in COLUMNS) + f"   (mm, {joints})")
+    columns = [column for column in COLUMNS if joints != "J14" or not column[1].startswith("f_")]
+    print(f"{'clip':<14}" + "".join(f"{name:>{width}}" for name, _, width, _ in columns) + f"   (mm, {joints})")
     rows, every = {}, []
     judged: list[Judged] = []
     for path in clips:
@@ -123,4 +126,5 @@ def threshold_mm(bundle: Bundle) -> float:
 
 
 def _print_row(name: str, row: dict[str, Any]) -> None:
-    print(f"{name:<14}" + "".join(f"{row[figure]:>{width}{style}}" for _, figure, width, style in COLUMNS))
+    cells = [(row[figure], width, style) for _, figure, width, style in COLUMNS]
+    print(f"{name:<14}" + "".join(f"{value:>{width}{style}}" for value, width, style in cells if value is not None))

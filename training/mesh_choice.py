@@ -1,4 +1,4 @@
-"""The mesh a network is trained for: Anny's, one of your own, or SMPL's or MANO's from files you hold a licence for."""
+"""The mesh a network is trained for: Anny's body or hand, your own, or SMPL's or MANO's, if you have a licence."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from metro_ros.core.errors import ConfigError
 from metro_ros.core.manifest import CameraFrame
+from training.anny_hand import load_anny_hand_spec
 from training.anny_spec import load_anny_spec
 from training.body import TRAINING_BANK, load_body_bank
 from training.import_checkpoint import BODY_LICENCE, PADDING
@@ -40,12 +41,15 @@ class MeshChoice:
 def add_mesh_options(group: argparse._ArgumentGroup) -> None:
     """Options that `choose_mesh` reads."""
     group.add_argument("--motions", type=Path, help="motion file: Anny's body, whose levels are fitted the first time")
-    group.add_argument("--cache", type=Path, help="where Anny's body is kept (default ~/.cache/metro_ros)")
+    group.add_argument(
+        "--hand", action="store_const", const=True, help="Anny's right hand, whose levels are fitted the first time"
+    )
+    group.add_argument("--cache", type=Path, help="where Anny's are kept (default ~/.cache/metro_ros)")
     group.add_argument("--mesh", type=Path, help="a mesh of your own, see training.mesh_files")
     group.add_argument(
         "--camera-frame",
         choices=get_args(CameraFrame),
-        help="axes of the sets' 3D labels (default: crop_ray, as of training.synth, with --motions; else camera)",
+        help="axes of the sets' 3D labels (default: crop_ray, as of training.synth, for Anny's; else camera)",
     )
     group.add_argument("--smpl", type=Path, help="SMPL neutral, .pkl or .npz; with --sampling and --joint-regressor")
     group.add_argument("--mano", type=Path, help="MANO right, .pkl or .npz; with --sampling")
@@ -60,8 +64,8 @@ def choose_mesh(options: argparse.Namespace) -> MeshChoice:
         ConfigError: they name none or several, or leave out what belongs to one.
         SourceError: a file cannot be read.
     """
-    sources = {name: getattr(options, name) for name in ("motions", "mesh", "smpl", "mano")}
-    named = [f"--{name}" for name, path in sources.items() if path is not None]
+    sources = {name: getattr(options, name) for name in ("motions", "hand", "mesh", "smpl", "mano")}
+    named = [f"--{name}" for name, source in sources.items() if source is not None]
     if len(named) != 1:
         expected = f"one of {', '.join(f'--{name}' for name in sources)}"
         raise ConfigError("the mesh", expected=expected, got=" and ".join(named) or "none")
@@ -74,6 +78,9 @@ def choose_mesh(options: argparse.Namespace) -> MeshChoice:
         bank = load_body_bank(*TRAINING_BANK, options.cache)
         spec = load_anny_spec(bank, load_motions(options.motions, bank), options.cache)
         return MeshChoice(spec, bundle={"camera_frame": options.camera_frame or "crop_ray"})
+    if options.hand is not None:
+        fields = {"name": "metro-anny-hand", "camera_frame": options.camera_frame or "crop_ray"}
+        return MeshChoice(load_anny_hand_spec(options.cache), bundle=fields)
     return _smpl(options) if options.smpl is not None else _mano(options)
 
 

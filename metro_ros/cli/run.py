@@ -37,7 +37,7 @@ MANY_IMAGES = 64
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `metro-ros run`."""
     parser.add_argument("source", help="image, folder of images, video file, /dev/videoN, or labelled clip")
-    parser.add_argument("--bundle", type=Path, default=default_bundle_path(), help="model bundle (default: built in)")
+    parser.add_argument("--bundle", type=Path, default=default_bundle_path(), help="folder or built-in name (default)")
     parser.add_argument("--mirror", action="store_true", help="find left hands with a right-hand model")
     parser.add_argument("--output", type=Path, default=Path("metro_output"), help="folder to write to (%(default)s)")
     parser.add_argument("--engine", choices=get_args(EngineName), default="auto", help="(%(default)s: the fastest)")

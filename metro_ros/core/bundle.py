@@ -36,6 +36,7 @@ __all__ = [
     "Manifest",
     "add_part",
     "add_variant",
+    "built_in_bundles",
     "default_bundle_path",
     "file_sha256",
     "load_bundle",
@@ -44,6 +45,8 @@ __all__ = [
 ]
 
 MANIFEST_FILE, MODEL_FILE, MESH_FILE = "manifest.json", "model.onnx", "mesh.npz"
+MODELS = Path(__file__).resolve().parents[1] / "models"
+"""Where the bundles lie that come with the package."""
 REMEDY = "copy the bundle again, or write it again with python -m training.export"
 
 
@@ -111,17 +114,27 @@ class Bundle:
 
 def default_bundle_path() -> Path:
     """Where the bundle lies that comes with the package."""
-    return Path(__file__).resolve().parents[1] / "models" / "default"
+    return MODELS / "default"
+
+
+def built_in_bundles() -> tuple[str, ...]:
+    """Names of the bundles that come with the package, in order."""
+    return tuple(sorted(path.parent.name for path in MODELS.glob(f"*/{MANIFEST_FILE}")))
 
 
 def load_bundle(path: str | Path) -> Bundle:
     """Read and check a bundle. Raises BundleError when anything is missing, damaged or contradictory.
 
+    path: its directory; or, where there is no such directory, the name of one that comes with the package.
+
     Whether the network computes finite numbers is checked by `metro_ros.core.engines.open_engine`.
     """
     path = Path(path)
     if not path.is_dir():
-        raise BundleError("no model bundle", expected=f"a directory with {MANIFEST_FILE}", got=path, remedy=REMEDY)
+        if str(path) not in built_in_bundles():
+            expected = " or ".join((f"a directory with {MANIFEST_FILE}", *built_in_bundles()))
+            raise BundleError("no model bundle", expected=expected, got=path, remedy=REMEDY)
+        path = MODELS / path
     for name in (MANIFEST_FILE, MODEL_FILE, MESH_FILE):
         if not (path / name).is_file():
             raise BundleError(f"the bundle {path} is incomplete", expected=name, got="no such file", remedy=REMEDY)

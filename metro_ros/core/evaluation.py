@@ -12,7 +12,7 @@ from metro_ros.core.camera import Camera
 from metro_ros.core.clip import Clip
 from metro_ros.core.draw import silhouette
 from metro_ros.core.errors import SourceError
-from metro_ros.core.metrics import mpjpe, mpvpe, pa_mpjpe, silhouette_iou
+from metro_ros.core.metrics import f_score, mpjpe, mpvpe, pa_mpjpe, procrustes_align, silhouette_iou
 from metro_ros.core.skeleton import J14, Skeleton
 from metro_ros.core.tracking_metrics import TrackingCounts, TrackingScore, add_up
 
@@ -20,6 +20,8 @@ MM_PER_M = 1e3
 MIN_VISIBLE = 0.25
 """Who shows less of the silhouette than this need not be found: no miss when nobody is, no mistake when somebody is.
 A quarter is the head and a shoulder; MOTChallenge asks for a tenth, but of boxes."""
+F_SCORES_M = (0.005, 0.015)
+"""Distances of FreiHAND's F-scores, for meshes of hands."""
 
 
 class FoundPerson(Protocol):
@@ -43,13 +45,15 @@ class FoundPerson(Protocol):
 
 
 class BodyErrors(NamedTuple):
-    """One body in one frame against its truth. lost: it was not found."""
+    """One body in one frame against its truth. lost: it was not found; f_5mm, f_15mm: of hands, see `hand_f_scores`."""
 
     mpjpe_mm: float
     pa_mpjpe_mm: float
     mpvpe_mm: float
     silhouette_iou: float
     lost: bool
+    f_5mm: float | None = None
+    f_15mm: float | None = None
 
 
 class Score(NamedTuple):
@@ -84,6 +88,8 @@ class ClipResult:
     id_switches: int
     clips_kept: int
     clips: int
+    f_5mm: float | None = None
+    f_15mm: float | None = None
 
 
 class ClipEvaluation:
@@ -164,6 +170,7 @@ def compare_bodies(
         mpvpe_mm=MM_PER_M * float(mpvpe(vertices, truth, root, truth_root)),
         silhouette_iou=overlap,
         lost=found is None,
+        **hand_f_scores(vertices, truth, bundle.skeleton),
     )
 
 
@@ -179,6 +186,19 @@ def tight_box(vertices: npt.NDArray[np.floating], camera: Camera) -> npt.NDArray
     return np.concatenate((low, high)) if (high > low).all() else nowhere
 
 
+def hand_f_scores(
+    vertices: npt.NDArray[np.floating], truth: npt.NDArray[np.floating], skeleton: Skeleton
+) -> dict[str, float]:
+    """f_5mm and f_15mm of two meshes (V, 3), metres, after Procrustes alignment, as FreiHAND scores hands.
+
+    Empty for bodies: millimetres say nothing of them, and ten thousand vertices take a second.
+    """
+    if set(J14) <= set(skeleton.names):
+        return {}
+    aligned = procrustes_align(vertices, truth)
+    return {f"f_{1e3 * distance:.0f}mm": float(f_score(aligned, truth, distance)) for distance in F_SCORES_M}
+
+
 def scored_joints(skeleton: Skeleton) -> list[int]:
     """Indices of METRO's fourteen joints (`J14`) where the skeleton has them, else of all, as hands are scored."""
     return skeleton.indices(J14) if set(J14) <= set(skeleton.names) else list(range(len(skeleton)))
@@ -192,6 +212,8 @@ def summarize(scores: Iterable[Score]) -> ClipResult:
         raise SourceError("nothing to evaluate", expected="one person in one frame, or more", got="none")
     mpjpe_mm, pa_mpjpe_mm, mpvpe_mm, overlap = np.mean([row[:4] for row in rows], axis=0).tolist()
     tracking = add_up(score.tracking for score in every)
+    f_scores = [(row.f_5mm, row.f_15mm) for row in rows if row.f_5mm is not None and row.f_15mm is not None]
+    f_5mm, f_15mm = np.mean(f_scores, axis=0).tolist() if f_scores else (None, None)
     return ClipResult(
         frames=sum(score.frames for score in every),
         bodies=len(rows),
@@ -207,6 +229,8 @@ def summarize(scores: Iterable[Score]) -> ClipResult:
         id_switches=tracking.switches,
         clips_kept=tracking.clips_kept,
         clips=tracking.clips,
+        f_5mm=f_5mm,
+        f_15mm=f_15mm,
     )
 
 

@@ -30,7 +30,9 @@ class NodeConfig:
     """How the node runs. Those in `FIXED` count from the next configure on, the others at once."""
 
     autostart: bool = setting(True, "configure and activate at start, without a lifecycle manager")
-    bundle: str = setting("", "directory of the model bundle; empty: the one that comes with the package")
+    bundle: str = setting(
+        "", "directory of the model bundle, or the name of one that comes with the package; empty: default"
+    )
     mirror: bool = setting(False, "find left hands with a right-hand model, by mirrored images; no bodies")
     engine: EngineName = setting("auto", "inference engine; auto: the fastest here")
     precision: PrecisionWish = setting("fp32", "arithmetic of the engine; auto: the fastest that is as good as fp32")

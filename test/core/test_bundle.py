@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from tiny_bundle import make_tiny_bundle, tiny_mesh
 
+from metro_ros.core import bundle as bundles
 from metro_ros.core.bundle import Bundle, add_part, add_variant, load_bundle, record_measurement, write_bundle
 from metro_ros.core.errors import BundleError, ConfigError, EngineError
 from metro_ros.core.manifest import Variant
@@ -39,6 +40,20 @@ def rehash(path: Path) -> None:
     for name, entry in manifest["files"].items():
         entry["sha256"] = sha256((path / name).read_bytes()).hexdigest()
     (path / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_built_in_bundles_go_by_their_names(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundles, "MODELS", copy.parent / "models")
+    (copy.parent / "models" / "demo_clip").mkdir(parents=True)
+    shutil.copytree(copy, copy.parent / "models" / "hand")
+    monkeypatch.chdir(copy.parent)
+    assert bundles.built_in_bundles() == ("hand",)
+    assert load_bundle("hand").path == copy.parent / "models" / "hand"
+    for name in ("foot", "demo_clip", "../hand"):
+        with pytest.raises(BundleError, match=r"no model bundle: expected a directory with manifest.json or hand, got"):
+            load_bundle(name)
+    shutil.copytree(copy, copy.parent / "hand")
+    assert load_bundle("hand").path == Path("hand")  # a directory of that name comes first
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from metro_ros.core.crop import Box
 from metro_ros.core.draw import draw_people, silhouette
 from metro_ros.core.engines import available_engines, open_engine
 from metro_ros.core.estimator import Estimator
-from metro_ros.core.evaluation import compare_bodies
+from metro_ros.core.evaluation import Score, compare_bodies, summarize
 from metro_ros.core.look import MIN_EXTENT, decode
 from metro_ros.core.metrics import silhouette_iou
+from metro_ros.core.tracking_metrics import TrackingCounts
 
 CAMERA = Camera(640, 480, np.array(((500.0, 0, 320), (0, 500, 240), (0, 0, 1))))
 ENGINES = [engine.name for engine in available_engines() if engine.version]
@@ -82,6 +83,11 @@ def test_a_hand_is_scored_on_all_its_joints_relative_to_the_wrist(hand_bundle: B
     placed = dataclasses.replace(hand, joints=joints + shift, vertices=(truth + shift).astype(np.float32))
     errors = compare_bodies(truth, placed, clip.camera, hand_bundle)
     assert errors.mpjpe_mm == pytest.approx(0, abs=1e-3) and errors.mpvpe_mm == pytest.approx(0, abs=1e-3)
+    assert errors.f_5mm == errors.f_15mm == 1
+    rough = truth + 0.01 * np.random.default_rng(0).choice((-1, 1), truth.shape).astype(np.float32)
+    errors = compare_bodies(truth, dataclasses.replace(placed, vertices=rough), clip.camera, hand_bundle)
+    assert errors.f_5mm is not None and errors.f_15mm is not None and errors.f_5mm < 0.5 * errors.f_15mm
+    assert summarize([Score(1, [errors], TrackingCounts())]).f_15mm == errors.f_15mm
     bent = placed.joints.copy()
     bent[HAND_21.index("Pinky_4"), 2] += 0.021
     errors = compare_bodies(truth, dataclasses.replace(placed, joints=bent), clip.camera, hand_bundle)

@@ -13,6 +13,7 @@ from metro_ros.core.bundle import load_bundle
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = {
     "default": (17, "mpjpe_mm"),
+    "hand": (21, "mpjpe_mm"),
     "human36m_body": (14, "pa_mpjpe_mm"),
     "3dpw_finetune": (14, "mpvpe_mm"),
     "freihand_hand": (21, "pa_mpvpe_mm"),

@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from bodies import make_anny_like_mesh, make_bank, make_recording
 from dataset_fixtures import write_freihand, write_metro_tsv, write_threedpw
 from model_fixtures import BODY_PARENTS, hand_fields, model_fields, published, write_sampling
+from stand_in_hand import make_hand, make_hand_mesh
 
 from training.hrnet import HRNet
 from training.mesh_files import save_mesh_spec
@@ -35,6 +36,15 @@ def write_default(folder: Path) -> None:
     _, names, parents = recordings["01_01"]
     positions = {name: recording[0] for name, recording in recordings.items()}
     np.savez(folder / "motions.npz", joint_names=np.array(names), parents=parents, **positions)
+
+
+def write_hand(folder: Path) -> None:
+    """A cache in which stand-ins lie where Anny's hands and their mesh would be kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    hand = make_hand()
+    for people in ("192_1", "48_77"):
+        np.savez(folder / f"hands_{people}.npz", **{field.name: getattr(hand, field.name) for field in fields(hand)})
+    save_mesh_spec(folder / "mesh_anny-hand-75.npz", make_hand_mesh(hand))
 
 
 def write_models(folder: Path) -> None:
@@ -73,6 +83,7 @@ def write_freihand_set(folder: Path) -> None:
 
 KINDS: dict[str, Callable[[Path], None]] = {
     "default": write_default,
+    "hand": write_hand,
     "human36m": write_human36m,
     "3dpw": write_3dpw,
     "freihand": write_freihand_set,

@@ -85,6 +85,9 @@ class AugmentConfig:
 DEFAULT = AugmentConfig()
 """For synthetic crops, which are drawn with turns, offsets, scales and mirror images of their own."""
 
+HAND = replace(DEFAULT, rotation_deg=40.0, rotation_limit_deg=180.0, upright=0.3)
+"""For synthetic crops of hands, which point anywhere."""
+
 PAPER_BODY = AugmentConfig(
     flip=0.5,
     rotation_deg=30.0,

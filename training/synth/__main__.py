@@ -1,7 +1,9 @@
-"""Make labelled images from motion capture.
+"""Make labelled images of bodies, from motion capture, or of hands.
 
 python -m training.synth --motions FILE.npz --clips N --seed S --out DIR     labelled clips, to evaluate on
 python -m training.synth --motions FILE.npz --crops N --seed S --out DIR     training crops, for training.train
+python -m training.synth --subject hand --clips N --seed S --out DIR         the same of right hands, which move from
+python -m training.synth --subject hand --crops N --seed S --out DIR         pose to pose and need no motions
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m training.synth", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--motions", type=Path, required=True, help=".npz of joint positions (see training.motion)")
+    parser.add_argument("--subject", choices=("body", "hand"), default="body", help="(%(default)s)")
+    parser.add_argument("--motions", type=Path, help="of bodies: .npz of joint positions (see training.motion)")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--clips", type=int, help="how many labelled clips")
     what.add_argument("--crops", type=int, help="how many training crops, in whole shards")
@@ -60,6 +63,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _check_subject(options: argparse.Namespace) -> None:
+    """Raises ConfigError when bodies have no motions, or hands are given what only bodies have."""
+    if options.subject == "body":
+        if options.motions is None:
+            raise ConfigError("no motions", expected="--motions FILE.npz, or --subject hand", got="neither")
+        return
+    given = [name for name in ("motions", "only", "exclude") if getattr(options, name)]
+    if given:
+        raise ConfigError(f"--{given[0]}", expected="--subject body: hands need no recordings", got="--subject hand")
+
+
+def _make_hands(options: argparse.Namespace) -> None:
+    from training.synth.make_hands import make_hand_clips, make_hand_crops
+
+    if options.clips is not None:
+        make_hand_clips(
+            options.clips, options.seed, options.out,
+            frames=options.frames, renderer=options.renderer, cache=options.cache,
+        )  # fmt: skip
+        return
+    began = time.monotonic()
+    renderer = make_hand_crops(
+        options.crops, options.seed, options.out, occluded=options.occluded, unseen_people=options.unseen_people,
+        shard_size=options.shard_size, first_shard=options.first_shard, renderer=options.renderer, cache=options.cache,
+    )  # fmt: skip
+    print(f"{options.crops / (time.monotonic() - began):.0f} crops a second, one process, drawn by {renderer}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -76,6 +107,10 @@ def main(arguments: list[str] | None = None) -> int:
             )
         if not 0 <= options.occluded <= 1:
             raise ConfigError("share of occluded crops", expected="0 to 1", got=options.occluded)
+        _check_subject(options)
+        if options.subject == "hand":
+            _make_hands(options)
+            return 0
         training_bank = load_body_bank(*TRAINING_BANK, options.cache)
         every = load_motions(options.motions, training_bank)
         mesh = load_anny_spec(training_bank, every, options.cache)

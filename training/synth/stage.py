@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.body import BodyBank, bone_transforms, skin
 from training.mesh_spec import MeshSpec
-from training.synth.appearance import Appearance, find_regions
+from training.synth.appearance import Appearance, Regions, find_regions
 from training.synth.light import Light, self_shadow, shade
 from training.synth.props import hang, place
 from training.synth.render import NEAR_M, rasterise
@@ -37,9 +38,17 @@ class Stage:
         self._columns = np.flatnonzero(mesh.joint_regressor.any(axis=0))
         self._regressor = mesh.joint_regressor[:, self._columns]
         self._rest_normals = vertex_normals(bank.template, bank.faces)
-        self.regions = find_regions(bank)
-        self._nearest_middle = _nearest(bank.template, bank.template[mesh.rows[1]])
         self._strongest = bank.skin_indices[np.arange(len(bank.template)), bank.skin_weights.argmax(axis=1)]
+
+    @cached_property
+    def regions(self) -> Regions:
+        """Where garments may reach, on a body; hands have none."""
+        return find_regions(self.bank)
+
+    @cached_property
+    def _nearest_middle(self) -> NDArray[np.int64]:
+        """(V,) the row of the middle level that is nearest to each vertex."""
+        return _nearest(self.bank.template, self.bank.template[self.mesh.rows[1]])
 
     def pose(self, identity: int, rotations: NDArray[np.float32], root: NDArray[np.float64]) -> Posed:
         """Pose an identity by (B, 3, 3) rotations in the camera frame, its mid-hip at `root` (3,) metres."""
