@@ -105,11 +105,11 @@ def judge_person(clip: Clip, frame: int, person: int, found: FoundPerson, bundle
 def judge_confidence(judged: list[Judged], bundle: Bundle, diagram: Path | None) -> dict[str, Any]:
     """Print and return how far the joints' confidence can be believed, and draw it; nothing of a model without.
 
-    Raises SourceError when there is nothing to draw, or when it cannot be written.
+    Raises SourceError when the model has no confidence that could be drawn, or when the diagram cannot be written.
     """
     answers = join(judged)
-    if not len(answers.right) and diagram is None:
-        return {}
+    if not len(answers.right) and (diagram is None or bundle.manifest.confidence_mm is not None):
+        return {}  # nobody was found, or nobody asked
     measured = reliability(answers)
     print(
         f"joints within {threshold_mm(bundle):g} mm: {measured.share_right:.1%}, by their confidence "

@@ -15,6 +15,7 @@ from metro_ros.cli.sources import open_source
 from metro_ros.core.attention import Attention, AttentionNetwork, shares, token_regions
 from metro_ros.core.attention_view import ViewConfig, draw_attention
 from metro_ros.core.bundle import Bundle, default_bundle_path, load_bundle
+from metro_ros.core.detectors import open_detector
 from metro_ros.core.engines import EngineName, open_engine
 from metro_ros.core.errors import ConfigError, SourceError
 from metro_ros.core.estimator import Person
@@ -44,11 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
         bundle = mirror_bundle(bundle)
     network = AttentionNetwork(bundle)
     view = _frame(arguments.source, arguments.frame)
-    engine = open_engine(bundle, arguments.engine)
+    engine, detector = open_engine(bundle, arguments.engine), open_detector("auto", bundle)
     try:
-        ((_, people),) = unrelated([view], bundle, engine, together=1)
+        ((_, people),) = unrelated([view], bundle, engine, together=1, detector=detector)
     finally:
         engine.close()
+        if detector is not None:
+            detector.close()
     person = _chosen(people, arguments.person, view.frame.name)
     attention = network.look(view.frame.image, person.box)
     regions = token_regions(bundle)
