@@ -20,7 +20,7 @@ from training.finder.__main__ import main as train_main
 from training.finder.augment import AugmentConfig, augment, letterbox, warp
 from training.finder.data import make_batch
 from training.finder.evaluate import Found, best_score, match, recall_precision, report
-from training.finder.loss import TargetBatch, finder_loss, giou_loss
+from training.finder.loss import TargetBatch, finder_loss, focal_loss, giou_loss
 from training.finder.network import FinderConfig, FinderNet, Maps, decode
 from training.finder.start import start_from
 from training.finder.targets import make_targets
@@ -80,6 +80,17 @@ def test_who_is_ignored_is_neither_found_nor_missed() -> None:
     targets = make_targets(BOXES, np.array([False, True, False]), 64, 32)
     assert (targets.heat == 1).sum() == 2
     assert not targets.counts[2:7, 8:10].any() and targets.counts[:, :7].all()
+
+
+def test_the_centre_of_someone_large_is_many_cells_as_heavy_as_one() -> None:
+    boxes = np.array([[8, 8, 200, 248], [20, 20, 40, 60], [60, 60, 180, 200]], np.float32)
+    targets = make_targets(boxes, np.array([False, False, True]), 256, 256)
+    assert 1 < (targets.heat == 1).sum() < 100
+    assert targets.counts[targets.heat == 1].sum() == pytest.approx(2, rel=1e-5)
+    logits = torch.zeros(1, 64, 64)
+    heat, counts = (torch.from_numpy(maps)[None] for maps in targets[:2])
+    alone = focal_loss(logits, heat, counts * (heat == 1))
+    assert alone.item() == pytest.approx(np.log(2) / 4)  # of a person, whatever their size
 
 
 def test_the_loss_is_least_for_the_targets() -> None:

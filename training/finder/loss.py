@@ -23,12 +23,16 @@ class TargetBatch(NamedTuple):
 
 
 def focal_loss(logits: Tensor, heat: Tensor, counts: Tensor) -> Tensor:
-    """Equation 1 of Objects as Points, alpha 2 and beta 4, per person; all maps are (N, h, w)."""
+    """Equation 1 of Objects as Points, alpha 2 and beta 4, per person; all maps are (N, h, w).
+
+    A person's centre is all the cells where the heat is 1, together as heavy as one.
+    """
     found = logits.sigmoid()
     centre = heat == 1.0
     positive = F.softplus(-logits) * (1 - found) ** 2
-    negative = F.softplus(logits) * found**2 * (1 - heat) ** 4 * counts
-    return torch.where(centre, positive, negative).sum() / centre.sum().clamp(min=1)
+    negative = F.softplus(logits) * found**2 * (1 - heat) ** 4
+    people = (counts * centre).sum().clamp(min=1)
+    return (torch.where(centre, positive, negative) * counts).sum() / people
 
 
 def giou_loss(sides: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:

@@ -15,6 +15,8 @@ from training.finder.network import STRIDE
 
 _WIDTH = 0.54 / 6
 """Standard deviation of a Gaussian over its box's side."""
+_CENTRE = 0.8
+"""The height above which a cell counts as the centre of the box: nobody can tell the exact one of someone large."""
 _TAUGHT = 0.3
 """The height of the Gaussian above which cells learn the sides of its box."""
 
@@ -22,7 +24,8 @@ _TAUGHT = 0.3
 class Targets(NamedTuple):
     """Of one image, in cells of STRIDE pixels.
 
-    heat: (h, w) in 0..1, 1 in the cell of a box's centre; counts: (h, w), 0 where nobody knows; sides: (4, h, w)
+    heat: (h, w) in 0..1, 1 in the cells around a box's centre; counts: (h, w) weights of the heat, 0 where nobody
+    knows, 1 a box in sum where the heat is 1, else 1; sides: (4, h, w)
     pixels from the cell's centre to left, top, right, bottom; taught: (h, w) weights of the sides, 1 a box in sum.
     """
 
@@ -43,7 +46,7 @@ def make_targets(boxes: NDArray[np.float32], ignored: NDArray[np.bool_], width: 
     x = (np.arange(columns, dtype=np.float32) + 0.5) * STRIDE
     y = (np.arange(rows, dtype=np.float32) + 0.5) * STRIDE
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    for index in np.argsort(-areas, kind="stable"):
+    for index in np.lexsort((-areas, ~ignored)):  # the ignored first: who is to be found counts even within them
         left, top, right, bottom = boxes[index]
         if ignored[index]:
             counts[(y >= top) & (y <= bottom)] *= ~((x >= left) & (x <= right))
@@ -53,7 +56,10 @@ def make_targets(boxes: NDArray[np.float32], ignored: NDArray[np.bool_], width: 
         across = np.exp(-0.5 * ((x - x[column]) / max((right - left) * _WIDTH, 1e-3)) ** 2)
         down = np.exp(-0.5 * ((y - y[row]) / max((bottom - top) * _WIDTH, 1e-3)) ** 2)
         bump = (down[:, None] * across[None]).astype(np.float32)
-        np.maximum(heat, bump, out=heat)
+        centre = bump > _CENTRE
+        centre[row, column] = True
+        np.maximum(heat, np.where(centre, 1, bump), out=heat)
+        counts[centre] = 1 / np.count_nonzero(centre)
         inside = ((x > left) & (x < right))[None] & ((y > top) & (y < bottom))[:, None]
         inside[row, column] = True
         mine = (bump > _TAUGHT) & inside
@@ -61,5 +67,4 @@ def make_targets(boxes: NDArray[np.float32], ignored: NDArray[np.bool_], width: 
         distances = (x - left)[None], (y - top)[:, None], (right - x)[None], (bottom - y)[:, None]
         for side, distance in enumerate(distances):
             sides[side][mine] = np.broadcast_to(distance, mine.shape)[mine]
-    counts[heat == 1.0] = 1.0  # who is to be found counts, even within someone who is not
     return Targets(heat, counts, np.maximum(sides, 0.25), taught)

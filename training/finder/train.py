@@ -50,7 +50,7 @@ class FinderTraining:
     warm_up_steps: int = 100
     ema_decay: float = 0.998
     clip: float = 10.0
-    early_share: float = 0.7
+    early_share: float = 0.6
     early_size: tuple[int, int] = (192, 160)
     refresh_steps: int = 200
     save_s: float = 60.0
