@@ -335,3 +335,21 @@ def test_an_empty_frame_counts_what_is_wrong() -> None:
     figures = report([nobody], 0.5)
     assert figures["by_people"]["0"] == {"frames": 1, "false_per_frame": 1.0}
     assert figures["all"]["recall"] == 0
+
+
+def test_calibrated_scores_are_shares_of_what_is_right() -> None:
+    """A head whose logits are 3 too low and half as steep as they should be, and nothing but its scores changes."""
+    torch.manual_seed(0)
+    net = FinderNet(TINY)
+    logits = torch.randn(4000, dtype=torch.float64) * 2
+    right = (torch.rand(4000, dtype=torch.float64) < logits.sigmoid()).numpy()
+    told = (0.5 * logits - 3).sigmoid().numpy().astype(np.float32)
+    nobody = np.zeros(0, np.float32)
+    calibrated = export.calibrate(net, [Found(told, right.astype(np.int8), 0, nobody, nobody)])
+    assert net.head.bias is not None and calibrated.head.bias is not None
+    heat = torch.randn(2, net.head.in_channels, 3, 3)
+    before, after = net.head(heat), calibrated.head(heat)
+    torch.testing.assert_close(after[:, 1:], before[:, 1:])
+    torch.testing.assert_close(after[:, 0], 2 * (before[:, 0] + 3), atol=0.4, rtol=0.1)
+    all_wrong = Found(told, np.zeros(4000, np.int8), 0, nobody, nobody)
+    assert export.calibrate(net, [all_wrong]) is net

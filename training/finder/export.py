@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -24,7 +25,7 @@ from metro_ros.core.finder import PART, FinderConfig, open_finder
 from metro_ros.core.finder_session import OUTPUT_NAMES
 from training.backbone import BasicBlock
 from training.datasets.frames import FrameSet
-from training.finder.evaluate import best_score, find_all
+from training.finder.evaluate import Found, best_score, find_all
 from training.finder.network import FinderNet, decode
 from training.finder.train import load_finder
 from training.onnx_graph import ExportError, to_onnx
@@ -115,20 +116,61 @@ def probe_images(width: int, height: int, seed: int = 0) -> npt.NDArray[np.uint8
     ).astype(np.uint8)
 
 
+def calibrate(net: FinderNet, answers: Sequence[Found]) -> FinderNet:
+    """The network with scores that are probabilities: how many of the boxes with such a score are right.
+
+    Platt scaling (Platt, 1999): logit → a logit + b, folded into the last layer, so that the order of boxes, and which
+    of them are peaks, stay as they are. With nothing to tell right from wrong the scores stay too.
+    """
+    scores = np.concatenate([one.scores for one in answers])
+    right = np.concatenate([one.right for one in answers])
+    counts = right >= 0
+    logits = torch.logit(torch.from_numpy(scores[counts].astype(np.float64)), eps=1e-6)
+    truth = torch.from_numpy((right[counts] == 1).astype(np.float64))
+    if not 0 < truth.sum() < len(truth):
+        return net
+    scale = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([scale], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = F.binary_cross_entropy_with_logits(scale[0] * logits + scale[1], truth)
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    slope, offset = scale.tolist()
+    if not slope > 0:
+        return net
+    net = copy.deepcopy(net)
+    assert net.head.bias is not None
+    with torch.no_grad():
+        net.head.weight[0] *= slope
+        net.head.bias[0] = slope * net.head.bias[0] + offset
+    return net
+
+
 def add_finder(bundle: Bundle, net: FinderNet, validation: FrameSet) -> Bundle:
-    """Put the network into the bundle, with the score that finds best in the validation frames; the bundle then.
+    """Put the network into the bundle, its scores calibrated on the validation frames, with the one that finds best
+    there; the bundle then.
 
     Raises:
         ExportError: the exported model is not the network.
         BundleError: the bundle cannot be written.
     """
-    model, config = export_onnx(net), net.config
+    config = net.config
     details = {"width": config.width, "height": config.height, "score": 0.0}
-    bundle = add_part(bundle, PART, model, details)
-    finder = open_finder(bundle, threads=1, config=FinderConfig(min_score=0.02))
-    assert finder is not None
-    score, figures = best_score(find_all(finder, validation))
-    finder.close()
+
+    def measure(network: FinderNet) -> tuple[bytes, list[Found]]:
+        model = export_onnx(network)
+        finder = open_finder(add_part(bundle, PART, model, details), threads=1, config=FinderConfig(min_score=0.02))
+        assert finder is not None
+        answers = find_all(finder, validation)
+        finder.close()
+        return model, answers
+
+    model, answers = measure(calibrate(net, measure(net)[1]))
+    score, figures = best_score(answers)
     return add_part(bundle, PART, model, {**details, "score": score, "validated": figures})
 
 
