@@ -41,7 +41,7 @@ class Watch:
         """The node's detector, each call of it timed: a network's time, too."""
         detector = open_detector(*arguments)
         if detector is not None:
-            detector.detect = self._timed(detector.detect)  # type: ignore[method-assign]
+            detector.detect = self._timed(detector.detect)  # type: ignore[method-assign, assignment]
         return detector
 
     def _timed(self, ask: Callable[[Any], Answer]) -> Callable[[Any], Answer]:
