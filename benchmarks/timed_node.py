@@ -34,7 +34,7 @@ class Watch:
     def open_engine(self, *arguments: Any) -> Engine:
         """The node's engine, each call of it timed."""
         engine = open_engine(*arguments)
-        engine.infer = self._timed(engine.infer)  # type: ignore[method-assign]
+        engine.infer = self._timed(engine.infer)  # type: ignore[method-assign, assignment]
         return engine
 
     def open_detector(self, *arguments: Any) -> Detector | None:
