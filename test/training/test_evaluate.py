@@ -104,6 +104,15 @@ def test_joints_are_right_or_wrong_from_their_root(calibrated_bundle: Bundle, da
     assert sorted(wrong) == ["L_Wrist", "R_Knee"]
 
 
+def test_nobody_found_is_no_diagram(calibrated_bundle: Bundle, data: Path, tmp_path: Path) -> None:
+    for path in (data / "clip_0000" / "frames").iterdir():
+        cv2.imwrite(str(path), np.zeros_like(cv2.imread(str(path))))
+    words = ["--bundle", calibrated_bundle.path, "--data", data / "clip_0000", "--reliability", tmp_path / "r.png"]
+    assert main([str(word) for word in [*words, "--json", tmp_path / "r.json", "--engine", "onnxruntime"]]) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["lost"] == FRAMES and "confidence_ece" not in report and not (tmp_path / "r.png").exists()
+
+
 def test_a_model_without_confidence_has_no_diagram(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
