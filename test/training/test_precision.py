@@ -18,6 +18,9 @@ def test_rounding_reaches_all_but_what_speaks_in_metres(small_network) -> None:
         tokens = torch.randn(2, 5, rounded.blocks()[-1].residual.in_features)
         assert torch.equal(exact.blocks()[-1](tokens), rounded.blocks()[-1](tokens))
     for one, other in zip(a, b, strict=True):
+        if one is None:  # what this network lacks
+            assert other is None
+            continue
         for x, y in zip(*((part if isinstance(part, tuple) else (part,)) for part in (one, other)), strict=True):
             assert x.dtype == y.dtype == torch.float32
             torch.testing.assert_close(x, y, atol=0.15 * float(x.abs().max()), rtol=0.1)
