@@ -46,12 +46,13 @@ _PREFIX = "folded."
 class FoldedWeights:
     """The weights of an exported graph: those that kept their names, and the nameless matrices by what follows them."""
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, prefix: str = _PREFIX) -> None:
+        """prefix: of the names of the graph's weights, which is taken off."""
         constants = {entry.name: numpy_helper.to_array(entry) for entry in model.graph.initializer}
         self.named = {
-            name.removeprefix(_PREFIX): torch.tensor(value.astype(np.float64))
+            name.removeprefix(prefix): torch.tensor(value.astype(np.float64))
             for name, value in constants.items()
-            if name.startswith(_PREFIX)
+            if name.startswith(prefix)
         }
         products = {node.output[0]: node for node in model.graph.node if node.op_type == "MatMul"}
         self.spread: list[Tensor] = []
@@ -60,12 +61,12 @@ class FoldedWeights:
         for node in model.graph.node:
             for one, other in (node.input[:2], node.input[1::-1]) if node.op_type == "Add" else ():
                 if other.endswith(".bias") and one in products and products[one].input[1] in constants:
-                    name = other.removeprefix(_PREFIX).removesuffix("bias") + "weight"
+                    name = other.removeprefix(prefix).removesuffix("bias") + "weight"
                     self.named[name] = torch.tensor(constants[products[one].input[1]].T.astype(np.float64))
                     with_bias.add(one)
         for output, node in products.items():
             matrix = node.input[1]
-            nameless = matrix in constants and not matrix.startswith(_PREFIX)
+            nameless = matrix in constants and not matrix.startswith(prefix)
             if nameless and output not in with_bias and constants[matrix].ndim == 2:
                 self.spread.append(torch.tensor(constants[matrix].T.astype(np.float64)))
 
@@ -103,21 +104,24 @@ def unfold(metro: Metro, folded: FoldedWeights, images: Tensor) -> None:
 
 
 @torch.no_grad()
-def unfold_convolutions(backbone: nn.Module, folded: FoldedWeights, images: Tensor, partly: bool = False) -> list[str]:
+def unfold_convolutions(
+    backbone: nn.Module, folded: FoldedWeights, images: Tensor, partly: bool = False, place: str = "backbone."
+) -> list[str]:
     """Convolutions by name; then each batch norm, in the order they run in, from what its convolution gives.
 
-    images: what `backbone` takes. partly: leave convolutions that the graph does not have, or has in another shape.
-    Returns the names of those that were set. Raises ConfigError where one is missing or does not fit.
+    images: what `backbone` takes. place: where the graph has it, by the beginning of its weights' names. partly: leave
+    convolutions that the graph does not have, or has in another shape. Returns the names of those that were set.
+    Raises ConfigError where one is missing or does not fit.
     """
     chosen = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)}
     if partly:
         shapes = {name: weight.shape for name, weight in folded.named.items()}
-        chosen = {n: conv for n, conv in chosen.items() if shapes.get(f"backbone.{n}.weight") == conv.weight.shape}
+        chosen = {n: conv for n, conv in chosen.items() if shapes.get(f"{place}{n}.weight") == conv.weight.shape}
     pairs = {name: norm for name, norm in _convolution_norms(backbone) if name in chosen}
     for name, module in chosen.items():
-        _set(module.weight, folded[f"backbone.{name}.weight"])
+        _set(module.weight, folded[f"{place}{name}.weight"])
         if module.bias is not None:
-            _set(module.bias, folded[f"backbone.{name}.bias"])
+            _set(module.bias, folded[f"{place}{name}.bias"])
 
     def undo(name: str, norm: nn.BatchNorm2d) -> None:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -125,7 +129,7 @@ def unfold_convolutions(backbone: nn.Module, folded: FoldedWeights, images: Tens
             _set(norm.running_mean, mean)
             _set(norm.running_var, variance)
             _set(norm.weight, (variance + norm.eps).sqrt())
-            _set(norm.bias, mean + folded[f"backbone.{name}.bias"])
+            _set(norm.bias, mean + folded[f"{place}{name}.bias"])
 
         hooks.append(convolutions[name].register_forward_hook(hook))
 

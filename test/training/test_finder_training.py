@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny_bundle import make_tiny_bundle
 
-from metro_ros.core.bundle import Bundle, load_bundle
+from metro_ros.core.bundle import Bundle, add_part, load_bundle
 from metro_ros.core.detect import Detections
 from metro_ros.core.errors import ConfigError, SourceError
 from metro_ros.core.finder import open_finder
@@ -307,6 +307,21 @@ def test_a_finder_begins_with_what_a_bundle_sees(tmp_path: Path, folder: Path, n
             )
             torch.testing.assert_close(seen, wanted, rtol=1e-3, atol=1e-3)
     assert trainer.net.train()(images).heat.isfinite().all()
+
+
+def test_a_finder_goes_on_from_the_bundle_s_own(tmp_path: Path, folder: Path, net: FinderNet) -> None:
+    frames = FrameSet(folder)
+    weights = export.fold(net).state_dict()
+    entries = [onnx.numpy_helper.from_array(value.numpy(), f"net.{name}") for name, value in weights.items()]
+    part = onnx.helper.make_model(onnx.helper.make_graph([], "finder", [], [], entries)).SerializeToString()
+    bundle = add_part(make_tiny_bundle(tmp_path / "b"), "finder", part, {})
+    trainer = Trainer(TINY, FinderTraining(), "fp32")
+    taken = start_from(trainer, bundle, frames)
+    assert {"head", "laterals.0", "smooth.0", "stages.3.0.conv2"} <= set(taken)
+    images, _ = make_batch(frames, 6, 0, 0, (64, 32), PLAIN)
+    with torch.no_grad():
+        for ours in (trainer.net.eval(), trainer.average.module.eval()):
+            torch.testing.assert_close(ours(images).heat, net.eval()(images).heat, rtol=1e-3, atol=1e-3)
 
 
 def test_a_backbone_of_another_shape_is_refused(tmp_path: Path, folder: Path) -> None:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     end = parser.add_mutually_exclusive_group(required=True)
     end.add_argument("--minutes", type=float, help="of training, in all")
     end.add_argument("--steps", type=int, help="of training, in all")
-    parser.add_argument("--start-from", type=Path, help="bundle whose backbone the first stages begin with")
+    parser.add_argument("--start-from", type=Path, help="bundle whose finder, or else backbone, to begin with")
     parser.add_argument("--batch", type=int, default=FinderTraining().batch, help="frames a step (%(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on with the run in --out, if there is one")

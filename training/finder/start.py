@@ -1,4 +1,4 @@
-"""A finder that begins with what a bundle's own network sees: its backbone's first stages, where they fit."""
+"""A finder that begins with what a bundle knows: its own finder, or its network's first stages, where they fit."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from torch import nn
 
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.errors import ConfigError
+from metro_ros.core.finder import PART
 from training.datasets.frames import FrameSet
 from training.finder.augment import AugmentConfig
 from training.finder.data import make_batch
@@ -18,7 +19,7 @@ FRAMES = 48
 
 
 def start_from(trainer: Trainer, bundle: Bundle, frames: FrameSet) -> list[str]:
-    """Set the convolutions that the network has in common with the bundle's backbone; their names.
+    """Set the convolutions that it has in common with the bundle's finder, or else with its backbone; their names.
 
     Raises:
         ConfigError: not even the first one fits.
@@ -26,12 +27,17 @@ def start_from(trainer: Trainer, bundle: Bundle, frames: FrameSet) -> list[str]:
     net = trainer.net
     shape = net.config.width, net.config.height
     images, _ = make_batch(frames, FRAMES, trainer.config.seed, 0, shape, AugmentConfig())
-    taken = unfold_convolutions(net, FoldedWeights(onnx.load(bundle.model_path)), images, partly=True)
+    part = bundle.part_file(PART)
+    if part is not None:
+        folded, place = FoldedWeights(onnx.load(part), "net."), ""
+    else:
+        folded, place = FoldedWeights(onnx.load(bundle.model_path)), "backbone."
+    taken = unfold_convolutions(net, folded, images, partly=True, place=place)
     if "stem.0" not in taken:
         first = net.stem[0]
         assert isinstance(first, nn.Conv2d)
         raise ConfigError(
-            f"the backbone of {bundle.path}",
+            f"the networks of {bundle.path}",
             expected=f"a first convolution stem.0 of shape {tuple(first.weight.shape)}, as backbone.SmallNet has it",
             got="none",
         )
