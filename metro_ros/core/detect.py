@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -41,6 +42,13 @@ class Detections:
 def no_detections() -> Detections:
     """Nobody."""
     return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+
+
+def suppress(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], max_iou: float) -> npt.NDArray[np.int64]:
+    """Indices of boxes (N, 4) left, top, right, bottom that no likelier one overlaps by more, the likeliest first."""
+    sizes = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
+    kept = cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), 0.0, max_iou)
+    return np.asarray(kept, np.int64).ravel()
 
 
 class Detector(Protocol):

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.config import check_settings, setting
 from metro_ros.core.crop import check_image
-from metro_ros.core.detect import Detections
+from metro_ros.core.detect import Detections, suppress
 from metro_ros.core.errors import BundleError, EngineError
 from metro_ros.core.finder_session import REMEDY, open_session
 
@@ -85,7 +85,7 @@ class Finder:
         boxes = (corners.clip(0, (width, height)) - 0.5).reshape(-1, 4).astype(np.float32)
         scores = scores[found].clip(0, 1)
         with_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        kept = _likeliest(boxes[with_area], scores[with_area], self.config.nms_iou)
+        kept = suppress(boxes[with_area], scores[with_area], self.config.nms_iou)
         return Detections(boxes[with_area][kept], scores[with_area][kept])
 
     def close(self) -> None:
@@ -150,9 +150,3 @@ def _read_details(bundle: Bundle) -> tuple[int, int, float]:
             remedy=REMEDY,
         )
     return width, height, float(score)  # type: ignore[return-value, arg-type]
-
-
-def _likeliest(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], max_iou: float) -> npt.NDArray[np.intp]:
-    """Indices of boxes (N, 4) that no likelier one overlaps by more than `max_iou`, the likeliest first."""
-    sizes = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
-    return np.asarray(cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), 0.0, max_iou), np.intp).ravel()

@@ -190,7 +190,7 @@ def test_a_sample_of_a_hand_is_consistent(monkeypatch: pytest.MonkeyPatch) -> No
     maker, rng = _maker(), np.random.default_rng(3)
     assert MESH.joint_regressor is not None and MESH.template is not None
     seen_joints = 0
-    monkeypatch.setattr(maker, "_choose_box", lambda rng, pixels: box_from_points(pixels, 1.3))
+    monkeypatch.setattr("training.synth.hands.choose_box", lambda rng, pixels, *_: box_from_points(pixels, 1.3))
     for _ in range(12):
         posed, scene, camera = maker.place(rng)
         if not maker.stage.is_in_front(scene):

@@ -20,15 +20,15 @@ from tqdm import tqdm
 from metro_ros.core.bundle import load_bundle
 from metro_ros.core.detect import Detections, Detector
 from metro_ros.core.errors import ConfigError, MetroError
+from metro_ros.core.evaluation import MIN_VISIBLE
 from metro_ros.core.finder import FinderConfig, open_finder
+from metro_ros.core.tracking_metrics import MATCH_IOU, box_iou
 from training.datasets.frames import FrameSet
 from training.synth.frames import Frame
 
-MIN_IOU = 0.5
-LEAST_VISIBLE = 0.25
-"""Whose silhouette is seen less is neither to be found nor to be missed."""
 LEAST_HEIGHT = 0.08
-"""The same for whose box is less than this part of the image's height."""
+"""Whose box is less than this part of the image's height is neither to be found nor to be missed, nor is who shows
+less than MIN_VISIBLE."""
 HEIGHTS = (0.08, 0.15, 0.3, 0.6, 1.01)
 """Between which boxes are counted, as parts of the image's height."""
 
@@ -48,24 +48,15 @@ class Found(NamedTuple):
     caught: NDArray[np.float32]
 
 
-def box_iou(boxes: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Intersection over union (N, M) of boxes (N, 4) and (M, 4), left, top, right, bottom."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    areas, other_areas = ((b[:, 2:] - b[:, :2]).prod(axis=1) for b in (boxes, others))
-    return shared / np.maximum(areas[:, None] + other_areas[None] - shared, 1e-9)
-
-
 def match(found: Detections, frame: Frame) -> Found:
-    """Give every person the likeliest detection that overlaps by MIN_IOU and has found no one else."""
+    """Give every person the likeliest detection that overlaps by MATCH_IOU and has found no one else."""
     height = frame.image.shape[0]
     heights = (frame.boxes[:, 3] - frame.boxes[:, 1]) / height
-    counts = (frame.visible >= LEAST_VISIBLE) & (heights >= LEAST_HEIGHT)
+    counts = (frame.visible >= MIN_VISIBLE) & (heights >= LEAST_HEIGHT)
     overlaps = box_iou(found.boxes + np.float32(0.5), frame.boxes)  # a frame's boxes begin at the image's edge
     right, caught = np.zeros(len(found), np.int8), np.zeros(len(frame.boxes), np.float32)
     for index in range(len(found)):
-        free = (overlaps[index] >= MIN_IOU) & (caught == 0)
+        free = (overlaps[index] >= MATCH_IOU) & (caught == 0)
         wanted = free & counts
         if wanted.any():
             person = int(np.argmax(overlaps[index] * wanted))

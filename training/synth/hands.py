@@ -23,7 +23,7 @@ from training.synth.held import hold_something
 from training.synth.light import sample_light
 from training.synth.photograph import sample_look, take
 from training.synth.render import rasterise
-from training.synth.samples import crop_matrix, image_mask
+from training.synth.samples import choose_box, crop_matrix, image_mask, room_behind
 from training.synth.stage import Posed
 
 _SUPERSAMPLE = 2
@@ -143,28 +143,8 @@ class HandSampleMaker:
         colours = np.stack([cloth_colour(rng) for _ in range(3)])
         return posed, self.stage.dress(posed, grip, sample_hand_look(rng, self.regions), thing, colours), camera
 
-    def _choose_box(self, rng: np.random.Generator, pixels: NDArray[np.floating]) -> Box:
-        config, kind = self.config, rng.random()
-        if kind < config.whole_image:
-            return whole_image_box(config.width, config.height)
-        box = box_from_points(pixels, config.padding)
-        if kind < config.whole_image + config.rough:
-            scale, shift = math.exp(rng.uniform(math.log(0.75), math.log(2.2))), rng.uniform(-0.25, 0.25, 2)
-        else:
-            scale, shift = math.exp(rng.normal(0.0, 0.1)), rng.normal(0.0, 0.04, 2)
-        size = box.size * scale
-        return Box(box.cx + size * shift[0], box.cy + size * shift[1], size)
-
     def _backdrop(self, rng: np.random.Generator, box: Box, size: int) -> NDArray[np.float32]:
-        """A room seen through the box, (size, size, 3) float32 in [0, 1]; black outside of the image."""
-        room = self.rooms[rng.integers(len(self.rooms))]
-        if rng.random() < 0.5:
-            room = room[:, ::-1]
-        scale = size / box.size
-        shift = [(size - 1) / 2.0 - scale * centre for centre in (box.cx, box.cy)]
-        affine = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
-        seen = cv2.warpAffine(np.ascontiguousarray(room), affine, (size, size), flags=cv2.INTER_LINEAR)
-        return seen.astype(np.float32) / 255.0
+        return room_behind(rng, self.rooms, box, size)
 
     def _add_company(self, rng: np.random.Generator, picture: NDArray[np.float32], inside: NDArray[np.bool_]) -> None:
         """Blurred skin and clothes behind the hand: a head, a bare arm, a shirt."""
@@ -183,7 +163,7 @@ class HandSampleMaker:
         config, mesh = self.config, self.mesh
         width, height, matrix = camera.width, camera.height, camera.matrix
         pixels = camera.project(posed.vertices)  # the outline that the estimator, too, draws its box around
-        box = self._choose_box(rng, pixels)
+        box = choose_box(rng, pixels, config.width, config.height, config)
         side = config.size * _SUPERSAMPLE
         picture, inside = self._backdrop(rng, box, side), image_mask(box, side, width, height)
         if rng.random() < config.company:

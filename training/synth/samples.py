@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -93,35 +95,8 @@ class SampleMaker:
         turn = view.camera_from_world @ yaw_rotation(rng.uniform(-math.pi, math.pi))
         return self.stage.pose(identity, (turn @ rotations).astype(np.float32), view.root), view
 
-    def _choose_box(self, rng: np.random.Generator, pixels: NDArray[np.floating]) -> Box:
-        config, kind = self.config, rng.random()
-        if kind < config.whole_image:
-            width, height = config.view.width, config.view.height
-            return Box((width - 1) / 2.0, (height - 1) / 2.0, float(max(width, height)))
-        box = box_from_points(pixels, config.padding)
-        if kind < config.whole_image + config.rough:
-            scale, shift = math.exp(rng.uniform(math.log(0.75), math.log(2.2))), rng.uniform(-0.25, 0.25, 2)
-        else:
-            scale, shift = math.exp(rng.normal(0.0, 0.1)), rng.normal(0.0, 0.04, 2)
-        size = box.size * scale
-        return Box(box.cx + size * shift[0], box.cy + size * shift[1], size)
-
     def _backdrop(self, rng: np.random.Generator, box: Box, size: int) -> NDArray[np.float32]:
-        """A room seen through the box, (size, size, 3) float32 in [0, 1]; black outside of the image."""
-        room = self.rooms[rng.integers(len(self.rooms))]
-        if rng.random() < 0.5:
-            room = room[:, ::-1]
-        scale = size / box.size
-        affine = np.array(
-            [
-                [scale, 0.0, (size - 1) / 2.0 - scale * box.cx],
-                [0.0, scale, (size - 1) / 2.0 - scale * box.cy],
-            ]
-        )
-        return (
-            cv2.warpAffine(np.ascontiguousarray(room), affine, (size, size), flags=cv2.INTER_LINEAR).astype(np.float32)
-            / 255.0
-        )
+        return room_behind(rng, self.rooms, box, size)
 
     def _surface(self, rng: np.random.Generator, side: int) -> NDArray[np.float32]:
         """(side, side, 3) of a thing in front: a piece of some room, or a plain colour."""
@@ -147,7 +122,7 @@ class SampleMaker:
         width, height, matrix = view.camera.width, view.camera.height, view.camera.matrix
         middle = posed.vertices[mesh.rows[1]]
         pixels = view.camera.project(middle)  # the outline that the estimator, too, draws its box around
-        box = self._choose_box(rng, pixels)
+        box = choose_box(rng, pixels, width, height, config)
         side = config.size * _SUPERSAMPLE
         scene, inside = self._backdrop(rng, box, side), image_mask(box, side, width, height)
         light, down, seen_by = sample_light(rng), view.camera_from_world[:, 1], crop_matrix(matrix, box, side)
@@ -228,6 +203,48 @@ class SampleMaker:
 def _within(image: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Black outside of the camera's image, as the crop at run time, whatever the camera did to black."""
     return np.where(inside[..., None], image, 0).astype(np.uint8)
+
+
+class Cropping(Protocol):
+    """How crops are drawn: see SampleConfig."""
+
+    @property
+    def padding(self) -> float: ...
+    @property
+    def whole_image(self) -> float: ...
+    @property
+    def rough(self) -> float: ...
+
+
+def choose_box(
+    rng: np.random.Generator, pixels: NDArray[np.floating], width: int, height: int, config: Cropping
+) -> Box:
+    """The box of a crop around an outline (N, 2) px in an image of width x height px, as the estimator might draw it:
+    the whole image, a rough first guess, or a good one."""
+    kind = rng.random()
+    if kind < config.whole_image:
+        return whole_image_box(width, height)
+    box = box_from_points(pixels, config.padding)
+    if kind < config.whole_image + config.rough:
+        scale, shift = math.exp(rng.uniform(math.log(0.75), math.log(2.2))), rng.uniform(-0.25, 0.25, 2)
+    else:
+        scale, shift = math.exp(rng.normal(0.0, 0.1)), rng.normal(0.0, 0.04, 2)
+    size = box.size * scale
+    return Box(box.cx + size * shift[0], box.cy + size * shift[1], size)
+
+
+def room_behind(
+    rng: np.random.Generator, rooms: Sequence[NDArray[np.uint8]], box: Box, size: int
+) -> NDArray[np.float32]:
+    """One of the rooms, or its mirror image, seen through the box: (size, size, 3) float32 in [0, 1], black outside."""
+    room = rooms[int(rng.integers(len(rooms)))]
+    if rng.random() < 0.5:
+        room = room[:, ::-1]
+    scale = size / box.size
+    shift = [(size - 1) / 2.0 - scale * centre for centre in (box.cx, box.cy)]
+    affine = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
+    seen = cv2.warpAffine(np.ascontiguousarray(room), affine, (size, size), flags=cv2.INTER_LINEAR)
+    return np.asarray(seen, np.float32) / 255.0
 
 
 def crop_matrix(matrix: NDArray[np.float64], box: Box, size: int) -> NDArray[np.float64]:

@@ -3,12 +3,11 @@
 import logging
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.crop import check_image
-from metro_ros.core.detect import Detections
+from metro_ros.core.detect import Detections, suppress
 from metro_ros.core.detectors import prepare
 from metro_ros.core.detectors.config import DetectorConfig, Family
 from metro_ros.core.detectors.graph import Graph
@@ -108,10 +107,3 @@ class OnnxDetector:
                 remedy="set person_class to the index of the one to find",
             )
         return person
-
-
-def suppress(boxes: npt.NDArray[np.float32], scores: npt.NDArray[np.float32], max_iou: float) -> npt.NDArray[np.int64]:
-    """Indices of boxes (N, 4) left, top, right, bottom that no likelier one overlaps by more, the likeliest first."""
-    sizes = np.concatenate((boxes[:, :2], boxes[:, 2:] - boxes[:, :2]), axis=1)
-    kept = cv2.dnn.NMSBoxes(sizes.tolist(), scores.tolist(), 0.0, max_iou)
-    return np.asarray(kept, np.int64).ravel()
