@@ -20,12 +20,14 @@ class Features(NamedTuple):
         heatmaps: (N, J, H, W) logits, one map per joint, or None.
         mask: (N, 1, H, W) logits of the person's silhouette, or None.
         surface: (N, 3, H, W) template coordinates of the visible surface, metres, or None.
+        fine: (N, P, H, W) what those three were read from, or None.
     """
 
     image: Tensor
     heatmaps: Tensor | None = None
     mask: Tensor | None = None
     surface: Tensor | None = None
+    fine: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -166,8 +168,9 @@ class SmallNet(Backbone):
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        dense = self.dense_head(self._pyramid(maps))
-        return Features(x, dense[:, : self.joints], dense[:, self.joints : self.joints + 1], dense[:, -3:])
+        fine = self._pyramid(maps)
+        dense = self.dense_head(fine)
+        return Features(x, dense[:, : self.joints], dense[:, self.joints : self.joints + 1], dense[:, -3:], fine)
 
     def _pyramid(self, maps: list[Tensor]) -> Tensor:
         top = self.laterals[-1](maps[-1])

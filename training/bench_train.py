@@ -203,7 +203,7 @@ def paper_batch(mesh: MeshSpec, count: int) -> Batch:
         has_dense=0 * ones,
         person=ones,
         token_mask=torch.ones(count, mesh.token_count, 1),
-        first=torch.tensor(0),
+        first=0,
     )
 
 

@@ -30,9 +30,9 @@ class SmallNetConfig:
     """See backbone.SmallNet. Strides 4, 8, 16."""
 
     stem_channels: int = 32
-    channels: tuple[int, ...] = (32, 96, 192)
-    blocks: tuple[int, ...] = (2, 2, 2)
-    pyramid: int = 48
+    channels: tuple[int, ...] = (64, 128, 224)
+    blocks: tuple[int, ...] = (2, 3, 3)
+    pyramid: int = 64
     block: str = "basic"
 
     def __post_init__(self) -> None:
@@ -84,6 +84,8 @@ class MetroConfig:
         backbone: which one, and its widths.
         blocks: transformer blocks, the last with out_features 3.
         keypoints: give every token the keypoints and confidences of the backbone's heatmaps.
+        joint_features: give every joint's token, too, the backbone's fine map where its heatmap says that it is; only
+            with keypoints. (METRO's tokens all mix the whole map, each by weights that the picture does not change.)
         camera, camera_hidden: see network.CameraSource.
         position_rows: rows of the position table; None for as many as there are tokens (512 in the original files).
         mask_ratio: the most that masked vertex modelling hides in training.
@@ -107,6 +109,7 @@ class MetroConfig:
     train_upsampling: tuple[bool, ...]
     layer_norm_eps: float
     init_std: float
+    joint_features: bool = False
     attention: Attention = "free"
     reliability_mm: float | None = None
 
@@ -117,6 +120,8 @@ class MetroConfig:
             raise ConfigError("network camera", expected="keypoints=True for camera 'keypoints'", got=self.keypoints)
         if self.keypoints and not isinstance(self.backbone, SmallNetConfig):
             raise ConfigError("network keypoints", expected="a backbone with heatmaps", got=self.backbone)
+        if self.joint_features and not self.keypoints:
+            raise ConfigError("network joint_features", expected="keypoints=True", got=self.keypoints)
         if self.reliability_mm is not None and not (self.keypoints and self.reliability_mm > 0):
             expected = "keypoints=True and millimetres above 0"
             raise ConfigError(
@@ -127,23 +132,23 @@ class MetroConfig:
 
 
 def default() -> MetroConfig:
-    """The network this project trains: 0.3 GMAC at 128 pixels, so that two CPU cores train and run it.
+    """The network this project trains: 0.7 GMAC at 128 pixels, so that two CPU cores run it at camera rate.
 
-    Chosen by milliseconds: forward and backward of 32 images take 0.69 s on two AVX2 cores; 48 channels at stride 4
-    would take 0.82 s, and three layers a block 0.09 s more. Heads stay 32 wide: narrower ones cost time for nothing.
-    The blocks are the paper's at an eighth of its width; init_std is its 0.02 at width 1024 scaled to these. The second
-    upsampling stays at the least-squares fit of the body model: 15 M numbers that hold no image knowledge.
+    Heads stay 32 wide: narrower ones cost time for nothing. The blocks are the paper's at an eighth of its width;
+    init_std is its 0.02 at width 1024 scaled to these. The second upsampling stays at the least-squares fit of the body
+    model: 15 M numbers that hold no image knowledge.
     """
     return MetroConfig(
         name="default",
         image_size=128,
         backbone=SmallNetConfig(),
         blocks=(
-            BlockConfig(hidden=128, feed_forward=512, out_features=64, layers=2, heads=4, dropout=0.0),
-            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=2, heads=2, dropout=0.0),
-            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=2, heads=1, dropout=0.0),
+            BlockConfig(hidden=128, feed_forward=512, out_features=64, layers=3, heads=4, dropout=0.0),
+            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=3, heads=2, dropout=0.0),
+            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=3, heads=1, dropout=0.0),
         ),
         keypoints=True,
+        joint_features=True,
         camera="keypoints",
         camera_hidden=0,
         position_rows=None,
@@ -171,17 +176,16 @@ def teacher() -> MetroConfig:
 def hand() -> MetroConfig:
     """The hand network this project trains: `default` at two thirds of its width, for 96 tokens.
 
-    Fingers are thin, so it keeps the crop's 128 pixels and saves in channels: forward and backward of 32 images take
-    0.38 s on one AVX2 core, 0.33 s with `default`'s channels at 96 pixels.
+    Fingers are thin, so it keeps the crop's 128 pixels and saves in channels.
     """
     return replace(
         default(),
         name="hand",
-        backbone=SmallNetConfig(stem_channels=24, channels=(24, 64, 128), pyramid=40),
+        backbone=SmallNetConfig(channels=(32, 96, 160), blocks=(2, 2, 2), pyramid=48),
         blocks=(
-            BlockConfig(hidden=96, feed_forward=384, out_features=64, layers=2, heads=3, dropout=0.0),
-            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=2, heads=2, dropout=0.0),
-            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=2, heads=1, dropout=0.0),
+            BlockConfig(hidden=96, feed_forward=384, out_features=64, layers=3, heads=3, dropout=0.0),
+            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=3, heads=2, dropout=0.0),
+            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=3, heads=1, dropout=0.0),
         ),
         train_upsampling=(True,),
     )
@@ -242,9 +246,9 @@ ARCHITECTURES: dict[str, BackboneConfig] = {
     "hrnet": HRNetConfig(width=40),
     "hrnet-w64": HRNetConfig(width=64),
     "smallnet": SmallNetConfig(),
-    "smallnet-fine": SmallNetConfig(channels=(64, 96, 160), pyramid=64),
-    "smallnet-inverted": SmallNetConfig(channels=(32, 80, 160), blocks=(2, 3, 3), block="inverted"),
-    "smallnet-wide-kernel": SmallNetConfig(channels=(48, 96, 192), blocks=(2, 2, 3), block="wide_kernel"),
+    "smallnet-light": SmallNetConfig(channels=(32, 96, 192), blocks=(2, 2, 2), pyramid=48),
+    "smallnet-inverted": SmallNetConfig(channels=(32, 80, 160), pyramid=48, block="inverted"),
+    "smallnet-wide-kernel": SmallNetConfig(channels=(48, 96, 192), blocks=(2, 2, 3), pyramid=48, block="wide_kernel"),
 }
 """The paper's backbones, as its code calls them; and those that the default one was chosen from."""
 
@@ -298,6 +302,7 @@ def build(config: MetroConfig, mesh: MeshSpec) -> Metro:
         backbone=backbone,
         grid_cells=None if _is_pooled(config) else (config.image_size // backbone.stride) ** 2,
         keypoint_head=keypoint_head,
+        joint_features=_joint_features(config),
         reliability_head=reliability_head,
         blocks=_build_blocks(config, token_features(config, mesh), mesh),
         camera=config.camera,
@@ -307,9 +312,15 @@ def build(config: MetroConfig, mesh: MeshSpec) -> Metro:
 
 
 def token_features(config: MetroConfig, mesh: MeshSpec) -> int:
-    """Numbers a token enters the first block with: template, image and, where the network sees them, all keypoints."""
+    """Numbers a token enters the first block with: template, image and, where the network sees
+    them, all keypoints, and what is at its joint."""
     image = config.backbone.channels[-1] if isinstance(config.backbone, SmallNetConfig) else OUT_CHANNELS
-    return 3 + image + (3 * mesh.joint_count if config.keypoints else 0)
+    return 3 + image + (3 * mesh.joint_count if config.keypoints else 0) + _joint_features(config)
+
+
+def _joint_features(config: MetroConfig) -> int:
+    """P of SmallNet's fine map, 0 for a network whose tokens are not given it."""
+    return config.backbone.pyramid if config.joint_features and isinstance(config.backbone, SmallNetConfig) else 0
 
 
 def _is_pooled(config: MetroConfig) -> bool:

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 import cv2
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from training.datasets.mixture import Item, Mixture
+from training.datasets.augment import AugmentConfig
+from training.datasets.mixture import Batch, Item, Mixture
 from training.datasets.order import PositionSampler
+from training.device_augment import CameraChanges, augment, pack
 from training.module import MetroModule
+from training.pool import Pool
+
+CHUNK = 64
+"""Samples that a loading process hands over to a pool at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pooling:
+    """Training from a pool on the device, see training.pool.
+
+    Attributes:
+        rows: most samples kept. wait: at hand before the first step.
+        augment: how they change each time they are drawn; the mixture itself then changes nothing.
+    """
+
+    rows: int
+    wait: int
+    augment: AugmentConfig
 
 
 class MetroData(pl.LightningDataModule):
@@ -21,19 +45,53 @@ class MetroData(pl.LightningDataModule):
         training, validation: mixtures; validation takes every row once, in a fixed order.
         batch: samples a process and micro-batch.
         workers: loading processes a training process; 0 loads between two steps.
+        pooling: or None, to train on each sample once, as it comes.
     """
 
-    def __init__(self, training: Mixture, validation: Mixture | None, batch: int, workers: int) -> None:
+    def __init__(
+        self, training: Mixture, validation: Mixture | None, batch: int, workers: int, pooling: Pooling | None = None
+    ) -> None:
         super().__init__()
         self.training, self.validation, self.batch, self.workers = training, validation, batch, workers
+        self.pooling = pooling
+        self._pool: Pool | None = None
 
-    def train_dataloader(self) -> DataLoader[Item]:
+    def train_dataloader(self) -> DataLoader[Item] | Iterable[Batch]:
         """Without end, from the first micro-batch that no step of the optimiser has seen."""
         assert self.trainer is not None
         assert isinstance(self.trainer.lightning_module, MetroModule)
         seen = self.trainer.lightning_module.batches
-        sampler = PositionSampler(self.batch, self.trainer.global_rank, self.trainer.world_size, seen)
-        return self._loader(self.training, sampler)
+        rank, world = self.trainer.global_rank, self.trainer.world_size
+        if self.pooling is not None:
+            return self._pooled(self.pooling, seen, rank, world)
+        return self._loader(self.training, PositionSampler(self.batch, rank, world, seen))
+
+    def teardown(self, stage: str) -> None:
+        """End the pool's thread and its loading processes."""
+        if self._pool is not None:
+            self._pool.__exit__()
+            self._pool = None
+
+    def _pooled(self, pooling: Pooling, seen: int, rank: int, world: int) -> Iterator[Batch]:
+        """Batches without end. A run that goes on draws other samples than it would have: a pool fills by the clock."""
+        assert self.trainer is not None
+        device = self.trainer.strategy.root_device
+        sampler = PositionSampler(CHUNK, rank, world, seen * self.batch // CHUNK)
+        loader = self._loader(self.training, sampler, _Packing(self.training))
+        self._pool = Pool(loader, pooling.rows, device)
+        self._pool.__enter__()
+        self._pool.wait_for(pooling.wait)
+        return self._draw(self._pool, pooling, device, seen, rank, world)
+
+    def _draw(
+        self, pool: Pool, pooling: Pooling, device: torch.device, seen: int, rank: int, world: int
+    ) -> Iterator[Batch]:
+        mixture = self.training
+        for number in count(seen):
+            position = (number * world + rank) * self.batch
+            generator = torch.Generator(device).manual_seed(1_000_003 * mixture.seed + position)
+            rows = pool.draw(self.batch, generator)
+            yield augment(rows, mixture.mesh, pooling.augment, CameraChanges(), mixture.mask_ratio, generator, position)
 
     def val_dataloader(self) -> DataLoader[Item] | list[DataLoader[Item]]:
         if self.validation is None:
@@ -42,11 +100,13 @@ class MetroData(pl.LightningDataModule):
         sampler = EveryRow(len(self.validation), self.batch, self.trainer.global_rank, self.trainer.world_size)
         return self._loader(self.validation, sampler)
 
-    def _loader(self, mixture: Mixture, sampler: Sampler[list[int]]) -> DataLoader[Item]:
+    def _loader(
+        self, mixture: Mixture, sampler: Sampler[list[int]], collate: Callable[..., Any] | None = None
+    ) -> DataLoader[Any]:
         return DataLoader(
             mixture,
             batch_sampler=sampler,
-            collate_fn=mixture.collate,
+            collate_fn=collate or mixture.collate,
             num_workers=self.workers,
             # A plain fork copies locks that threads of torch or OpenCV hold, and may wait for them for ever.
             multiprocessing_context="forkserver" if self.workers else None,
@@ -68,6 +128,16 @@ class EveryRow(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return iter(self.batches)
+
+
+class _Packing:
+    """Collates items of a mixture to rows of a pool, in the process that loads them."""
+
+    def __init__(self, mixture: Mixture) -> None:
+        self.mixture = mixture
+
+    def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
+        return pack(self.mixture.collate(items))
 
 
 def _one_thread(worker: int) -> None:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from training.heads import fit_camera
-from training.network import Metro, global_vector
+from training.heads import features_at_joints, fit_camera
+from training.network import Metro, for_joints_alone, global_vector
 from training.reliability import gather_clues
 from training.transformer import EncoderLayer
 
@@ -62,6 +62,7 @@ class FoldedMetro(nn.Module):
 
     project_image: Tensor
     project_global: Tensor
+    project_joint: Tensor
     token_mix: Tensor
     constant: Tensor
     attention_mask: Tensor | None
@@ -71,7 +72,8 @@ class FoldedMetro(nn.Module):
         super().__init__()
         if metro.training:
             raise ValueError("fold a network in eval mode: call metro.eval() first")
-        self.joint_count = metro.mesh.joint_count
+        self.mesh = metro.mesh
+        self.joint_features = metro.joint_features
         self.backbone = copy.deepcopy(metro.backbone)
         _fold_batch_norms(self.backbone)
         self.keypoint_head = metro.keypoint_head
@@ -99,14 +101,18 @@ class FoldedMetro(nn.Module):
         if self.keypoint_head is not None:
             keypoints, confidence = self.keypoint_head(features.heatmaps, features.image)
 
-        stages = list(self._project(features.image, keypoints, confidence).split(self.widths, dim=2))
+        at_joints = None
+        if self.joint_features:
+            at_joints = features_at_joints(features.heatmaps, features.fine)  # type: ignore[arg-type]
+        stages = list(self._project(features.image, keypoints, confidence, at_joints).split(self.widths, dim=2))
         for k, encoder in enumerate(self.encoders):
             encoded, attention = encoder(stages[k], self.attention_mask)
             later = self.spread[k](encoded).split(self.widths[k + 1 :], dim=2)
             stages[k + 1 :] = [stage + part for stage, part in zip(stages[k + 1 :], later, strict=True)]
 
         tokens = stages[-1]
-        joints, coarse = tokens[:, : self.joint_count], tokens[:, self.joint_count :]
+        joint_count = self.mesh.joint_count
+        joints, coarse = tokens[:, :joint_count], tokens[:, joint_count:]
         if keypoints is not None and confidence is not None and self.camera_source == "keypoints":
             camera = fit_camera(joints, keypoints, confidence)
         else:
@@ -119,7 +125,9 @@ class FoldedMetro(nn.Module):
         reliability = self.reliability_head(clues).sigmoid()
         return CoarseOutput(joints, coarse, camera, reliability, confidence.sigmoid(), attention)
 
-    def _project(self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
+    def _project(
+        self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None, at_joints: Tensor | None
+    ) -> Tensor:
         """(N, T, sum of widths): M_0 x .. M_K x with all constants, for a map (N, C, h, w) or a vector (N, C)."""
         if image.dim() == 2:
             stages = (image @ self.project_image).unsqueeze(1)
@@ -127,6 +135,8 @@ class FoldedMetro(nn.Module):
             stages = self.token_mix @ (image.flatten(2).transpose(1, 2) @ self.project_image)
         if keypoints is not None and confidence is not None:
             stages = stages + (global_vector(keypoints, confidence) @ self.project_global).unsqueeze(1)
+        if at_joints is not None:
+            stages = stages + for_joints_alone(at_joints @ self.project_joint, self.mesh, sum(self.widths), image)
         return stages + self.constant
 
     def _fold_tokens(self, metro: Metro) -> None:
@@ -156,7 +166,9 @@ class FoldedMetro(nn.Module):
 
         projection, constant = torch.cat(projections), torch.cat(constants, dim=1)
         image_end = 3 + metro.backbone.out_channels
-        template, image, seen = projection[:, :3], projection[:, 3:image_end], projection[:, image_end:]
+        seen_end = in_features - metro.joint_features
+        template, image = projection[:, :3], projection[:, 3:image_end]
+        seen, at_joint = projection[:, image_end:seen_end], projection[:, seen_end:]
         constant = constant + metro.template_tokens.double() @ template.T
         mixer = metro.conv_learn_tokens
         if mixer is not None and mixer.bias is not None:
@@ -165,6 +177,8 @@ class FoldedMetro(nn.Module):
             self.register_buffer("token_mix", mixer.weight.detach().squeeze(2).clone())
         self.register_buffer("project_image", image.T.contiguous())
         self.register_buffer("project_global", seen.T.contiguous())
+        if metro.joint_features:
+            self.register_buffer("project_joint", at_joint.T.contiguous())
         self.register_buffer("constant", constant)
 
 

@@ -44,6 +44,11 @@ class KeypointHead(nn.Module):
         return Keypoints(position, self.confidence(torch.cat([image.mean(dim=(2, 3)), peak], dim=1)))
 
 
+def features_at_joints(heatmaps: Tensor, fine: Tensor) -> Tensor:
+    """Logits (N, J, H, W) and a map (N, P, H, W) -> (N, J, P), the map's mean where each joint is believed to be."""
+    return heat(heatmaps).flatten(2) @ fine.flatten(2).transpose(1, 2)
+
+
 def heat(heatmaps: Tensor) -> Tensor:
     """Logits (N, J, H, W) -> where each joint is, as a probability for every cell, (N, J, H, W)."""
     return heatmaps.flatten(2).softmax(dim=2).unflatten(2, heatmaps.shape[2:])

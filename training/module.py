@@ -30,6 +30,8 @@ from training.truth import TruthMaker
 
 PICTURES = 8
 """Predictions drawn a validation."""
+FINITE_EVERY = 50
+"""Batches on a GPU between two looks at whether the loss is a number."""
 
 
 class MetroModule(pl.LightningModule):
@@ -100,16 +102,18 @@ class MetroModule(pl.LightningModule):
             group["lr"] = rate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        generator = torch.Generator().manual_seed(int(batch.first))
+        generator = torch.Generator().manual_seed(batch.first)
         # Dropout: after a kill as before it, and different in every process.
-        torch.manual_seed(1_000_003 * self.seed + int(batch.first))
+        torch.manual_seed(1_000_003 * self.seed + batch.first)
         images, truth = self.normalize(batch.image), self.truth(batch)
         objective = self.config.objective
         loss, output = stage_loss(self.stage, self.metro, batch, truth, images, generator, objective)
         if self.teacher is not None and output is not None:
             taught = self.teacher(images, objective.levels)
             loss = loss + self.distil * distillation_loss(output, taught, batch.person)
-        if not math.isfinite(value := float(loss.detach())):
+        # To look at a number on a GPU is to wait for it, so that is done now and then.
+        looked_at = loss.device.type == "cpu" or batch_idx % FINITE_EVERY == 0
+        if looked_at and not math.isfinite(value := float(loss.detach())):
             raise ConfigError("training diverged", expected="a finite loss", got=f"{value} at step {self.global_step}")
         self._losses.append(loss.detach())
         return loss

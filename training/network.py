@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.backbone import Backbone, Features
-from training.heads import KeypointHead, fit_camera
+from training.heads import KeypointHead, features_at_joints, fit_camera
 from training.masking import mask_tokens
 from training.mesh_spec import MeshSpec
 from training.precision import rounding
@@ -56,6 +57,7 @@ class Metro(nn.Module):
         backbone: (N, 3, S, S) -> Features.
         grid_cells: h * w of the backbone's map, or None when it is pooled (then every token gets the same vector).
         keypoint_head: reads the heatmaps; its keypoints and confidences are then given to every token, or None.
+        joint_features: P, to give every joint's token the backbone's fine map where that joint is, else 0.
         reliability_head: judges the answer, or None; only beside a keypoint head.
         blocks: transformer blocks, the last with 3 output features.
         camera: see CameraSource.
@@ -73,6 +75,7 @@ class Metro(nn.Module):
         backbone: Backbone,
         grid_cells: int | None,
         keypoint_head: KeypointHead | None,
+        joint_features: int,
         reliability_head: ReliabilityHead | None,
         blocks: list[TransformerBlock],
         camera: CameraSource,
@@ -85,6 +88,7 @@ class Metro(nn.Module):
         self.backbone = backbone
         self.conv_learn_tokens = None if grid_cells is None else nn.Conv1d(grid_cells, mesh.token_count, 1)
         self.keypoint_head = keypoint_head
+        self.joint_features = joint_features
         self.reliability_head = reliability_head
         self.trans_encoder = nn.ModuleList(blocks)
         self.camera_source: CameraSource = camera
@@ -113,7 +117,12 @@ class Metro(nn.Module):
         if self.keypoint_head is not None:
             keypoints, confidence = self.keypoint_head(features.heatmaps, features.image)
 
-        tokens = self.tokens(features.image, keypoints, confidence)
+        at_joints = None
+        if self.joint_features:
+            assert features.heatmaps is not None and features.fine is not None
+            at_joints = features_at_joints(features.heatmaps, features.fine)
+
+        tokens = self.tokens(features.image, keypoints, confidence, at_joints)
         if token_mask is not None:
             tokens = mask_tokens(tokens, token_mask)
         tokens = self.attend(tokens)
@@ -148,8 +157,11 @@ class Metro(nn.Module):
                 tokens = block(tokens)
         return last(tokens)
 
-    def tokens(self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
-        """(N, T, in_features): template xyz first, then image features, then what the keypoint head saw."""
+    def tokens(
+        self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None, at_joints: Tensor | None
+    ) -> Tensor:
+        """(N, T, in_features): template xyz first, then image features, what the keypoint head saw, and where the
+        token is a joint's, what is at that joint (N, J, P); None there is as good as zeros."""
         if self.conv_learn_tokens is None:
             per_token = image.unsqueeze(1).expand(-1, self.mesh.token_count, -1)
         else:
@@ -158,6 +170,8 @@ class Metro(nn.Module):
         if keypoints is not None and confidence is not None:
             seen = global_vector(keypoints, confidence)
             parts.append(seen.unsqueeze(1).expand(-1, self.mesh.token_count, -1))
+        if self.joint_features:
+            parts.append(for_joints_alone(at_joints, self.mesh, self.joint_features, image))
         return torch.cat(parts, dim=2)
 
     def camera(self, tokens: Tensor, keypoints: Tensor | None, confidence: Tensor | None) -> Tensor:
@@ -201,6 +215,13 @@ class Metro(nn.Module):
         name = "upsampling" if step == 0 else f"upsampling{step + 1}"
         self._upsampling_names.append(name)
         self.add_module(name, linear)
+
+
+def for_joints_alone(at_joints: Tensor | None, mesh: MeshSpec, width: int, like: Tensor) -> Tensor:
+    """(N, J, width) -> (N, T, width), zero for the vertices; None is zero for all. like: (N, ...) of the batch."""
+    if at_joints is None:
+        return like.new_zeros(len(like), mesh.token_count, width)
+    return F.pad(at_joints, (0, 0, 0, mesh.token_count - mesh.joint_count))
 
 
 def global_vector(keypoints: Tensor, confidence: Tensor) -> Tensor:

@@ -46,11 +46,11 @@ def look(metro: Metro, images: Tensor) -> Seen:
 
 
 def imagine(metro: Metro, keypoints: Tensor, confidence: Tensor, token_mask: Tensor) -> MetroOutput:
-    """The tokens alone, from keypoints (N, J, 2) and confidence logits (N, J); the image features are zero."""
+    """The tokens alone, from keypoints (N, J, 2) and confidence logits (N, J); the image's features are zero."""
     assert metro.conv_learn_tokens is not None
     cells = int(math.sqrt(metro.conv_learn_tokens.in_channels))
     image = keypoints.new_zeros(len(keypoints), metro.backbone.out_channels, cells, cells)
-    tokens = mask_tokens(metro.tokens(image, keypoints, confidence), token_mask)
+    tokens = mask_tokens(metro.tokens(image, keypoints, confidence, None), token_mask)
     tokens = metro.attend(tokens)
     joints, coarse = tokens[:, : metro.mesh.joint_count], tokens[:, metro.mesh.joint_count :]
     camera = metro.camera(tokens, keypoints, confidence)

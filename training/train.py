@@ -21,15 +21,16 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.build import PRESETS as NETWORKS
 from training.build import build
 from training.checkpoint import load_checkpoint
-from training.data import MetroData
+from training.data import MetroData, Pooling
 from training.datasets.augment import NONE, AugmentConfig
 from training.datasets.catalogue import open_source
 from training.datasets.mixture import Mixture
@@ -84,14 +85,17 @@ def train(options: argparse.Namespace) -> MetroModule:
             in_turn=in_turn, mask_ratio=mask_ratio, seed=options.seed,
         )  # fmt: skip
 
-    training = mix(options.data, config.augment, network.mask_ratio, in_turn=False)
+    pooling = None
+    if options.pool is not None:
+        pooling = Pooling(options.pool, options.pool_wait, config.augment)
+    training = mix(options.data, config.augment if pooling is None else NONE, network.mask_ratio, in_turn=False)
     validation = mix(options.validation, NONE, 0.0, in_turn=True) if options.validation else None
     truth = TruthMaker(chosen.spec, chosen.body_model, training.vertex_count, config.objective.joints_from_mesh)
     length = run_length(options, config, len(training))
     module = MetroModule(metro, network, truth, config, length, options.stage, chosen.bundle, options.seed)
     if options.teacher is not None:
         module.teach(load_teacher(options.teacher, chosen.spec, network, metro.rounded), options.distil)
-    data = MetroData(training, validation, config.batch, options.workers)
+    data = MetroData(training, validation, config.batch, options.workers, pooling)
     trainer = make_trainer(options, config, length, accelerator)
     if trainer.is_global_zero:
         write_run(options.out, describe(options, module, training, validation))
@@ -124,7 +128,9 @@ def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Lengt
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     callbacks: list[Callback] = [ReportSkipped(), TQDMProgressBar(refresh_rate=options.log_every)]
     if config.ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=config.ema_decay))
+        # Without a device it would be made before the module moves, and stay on the CPU.
+        device = "cuda" if accelerator == "gpu" else None
+        callbacks.append(WeightAveraging(device, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
     callbacks.append(KeepCheckpoints(options.out, options.save_every_s))
     return pl.Trainer(
         accelerator=accelerator,
@@ -146,6 +152,7 @@ def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Lengt
         enable_checkpointing=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
+        benchmark=accelerator == "gpu",
     )
 
 

@@ -34,6 +34,9 @@ def check(options: argparse.Namespace) -> None:
             raise ConfigError(_flag(name), expected=f"at least {low}", got=getattr(options, name))
     if options.mask_ratio is not None and not 0 <= options.mask_ratio <= 1:
         raise ConfigError("--mask-ratio", expected="0 to 1", got=options.mask_ratio)
+    if options.pool is not None and (options.pool < 1 or options.pool_wait < 1 or options.workers < 1):
+        got = f"--pool {options.pool} --pool-wait {options.pool_wait} --workers {options.workers}"
+        raise ConfigError("the pool", expected="1 or more rows and workers", got=got)
     if not options.distil >= 0:
         raise ConfigError("--distil", expected="at least 0", got=options.distil)
     if options.teacher is not None and options.stage != "all":
@@ -112,6 +115,12 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     data.add_argument("--validation", action="append", default=[], metavar="KIND:PATH", help="to validate on")
     data.add_argument("--validate-every", type=int, metavar="STEPS", help=f"(default: an epoch, or {VALIDATE_EVERY})")
     data.add_argument("--report", type=Path, help="JSON of what the final weights score on the validation set")
+    data.add_argument(
+        "--pool", type=int, metavar="ROWS", help="keep the last so many samples on the device, and draw from them"
+    )
+    data.add_argument(
+        "--pool-wait", type=int, default=4000, metavar="ROWS", help="at hand before the first step (%(default)s)"
+    )
     data.add_argument("--workers", type=int, default=1, help="loading processes a device (default %(default)s)")
     add_mesh_options(words.add_argument_group("mesh", "what the network predicts"))
 
@@ -124,6 +133,8 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     how.add_argument("--accumulate", type=int, help="micro-batches a step")
     how.add_argument("--learning-rate", type=float)
     how.add_argument("--final-learning-rate", type=float)
+    how.add_argument("--warm-up-steps", type=int, help="over which the cosine's learning rate rises")
+    how.add_argument("--weight-decay", type=float)
     how.add_argument("--schedule", choices=get_args(Schedule))
     how.add_argument("--edges", type=float, help="weight of the edge length loss, as in MeshGraphormer and FastMETRO")
     how.add_argument("--normals", type=float, help="weight of the normal loss")

@@ -182,7 +182,9 @@ def _unfold_tokens(metro: Metro, folded: FoldedWeights) -> None:
                 got=f"{embed.in_features} into {embed.out_features}",
             )
     widths = [block.bert.img_embedding.out_features for block in blocks] + [3]
-    images = torch.cat([folded["project_image"], folded["project_global"]]).T.split(widths)  # (width, in - 3) each
+    projections = [folded["project_image"], folded["project_global"]]
+    projections += [folded["project_joint"]] if metro.joint_features else []
+    images = torch.cat(projections).T.split(widths)  # (width, in - 3) each
     constants = folded["constant"].split(widths, dim=1)
     spread = [matrix.split(widths[index + 1 :]) for index, matrix in enumerate(folded.spread[: len(blocks)])]
     _set(metro.conv_learn_tokens.weight, folded["token_mix"].unsqueeze(2))  # type: ignore[union-attr]

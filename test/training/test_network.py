@@ -11,7 +11,7 @@ from tiny_network import small_config
 
 from metro_ros.core.errors import ConfigError
 from training.build import HRNetConfig, build, config_from_dict, config_to_dict, default, paper_body, paper_hand
-from training.heads import MIN_SCALE, KeypointHead, fit_camera, project
+from training.heads import MIN_SCALE, KeypointHead, features_at_joints, fit_camera, project
 from training.masking import MASKED_VALUE
 from training.mesh_spec import MeshSpec, body_431, hand_195
 from training.network import Metro
@@ -139,13 +139,27 @@ def test_upsampling_starts_from_the_mesh(mesh: MeshSpec) -> None:
 def test_tokens_are_template_then_image_then_keypoints(small_network, mesh: MeshSpec) -> None:
     metro, _ = small_network("default")
     image, keypoints, confidence = torch.randn(2, 16, 4, 4), torch.randn(2, 5, 2), torch.randn(2, 5)
-    tokens = metro.tokens(image, keypoints, confidence)
-    assert tokens.shape == (2, mesh.token_count, 3 + 16 + 15)
+    at_joints = torch.randn(2, mesh.joint_count, 12)
+    tokens = metro.tokens(image, keypoints, confidence, at_joints)
+    assert tokens.shape == (2, mesh.token_count, 3 + 16 + 15 + 12)
     torch.testing.assert_close(tokens[1, :, :3], torch.from_numpy(mesh.template_tokens))
     mix, bias = metro.conv_learn_tokens.weight[4, :, 0], metro.conv_learn_tokens.bias[4]
     torch.testing.assert_close(tokens[1, 4, 3:19], mix @ image[1].flatten(1).T + bias)
     torch.testing.assert_close(tokens[1, 4, 19:29], keypoints[1].flatten())
-    torch.testing.assert_close(tokens[1, 4, 29:], confidence[1].sigmoid())
+    torch.testing.assert_close(tokens[1, 4, 29:34], confidence[1].sigmoid())
+    torch.testing.assert_close(tokens[:, : mesh.joint_count, 34:], at_joints)
+    assert (tokens[:, mesh.joint_count :, 34:] == 0).all()
+    torch.testing.assert_close(metro.tokens(image, keypoints, confidence, None)[..., :34], tokens[..., :34])
+    assert (metro.tokens(image, keypoints, confidence, None)[..., 34:] == 0).all()
+
+
+def test_features_at_joints_are_the_map_where_the_heatmap_is() -> None:
+    fine = torch.randn(1, 3, 4, 5)
+    heatmaps = torch.zeros(1, 2, 4, 5)
+    heatmaps[0, 0, 1, 3] = 50.0  # sure of one cell
+    found = features_at_joints(heatmaps, fine)
+    torch.testing.assert_close(found[0, 0], fine[0, :, 1, 3])
+    torch.testing.assert_close(found[0, 1], fine[0].mean(dim=(1, 2)))  # no idea: the mean
 
 
 def test_hidden_tokens_keep_nothing_of_the_image(small_network, mesh: MeshSpec) -> None:

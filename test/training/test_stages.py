@@ -52,7 +52,7 @@ def make_batch(count: int = 6, dense: bool = True) -> Batch:
         has_dense=torch.full((count,), float(dense)),
         person=torch.ones(count),
         token_mask=sample_token_mask(count, joints, MESH.level_sizes[0], 0.0),
-        first=torch.tensor(0),
+        first=0,
     )
 
 

@@ -47,7 +47,7 @@ class Batch(NamedTuple):
         mask: (N, D, D) share of the person, or None. surface: (N, 3, D, D) metres, or None. has_dense: (N,).
         person: (N,) 0 for images without anyone.
         token_mask: (N, T, 1), 0 where masked vertex modelling hides a token.
-        first: () int64, the position of the first example.
+        first: the position of the first example.
         skipped: rows that could not be used, "key: reason"; others took their places.
     """
 
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
     has_dense: Tensor
     person: Tensor
     token_mask: Tensor
-    first: Tensor
+    first: int
     skipped: tuple[str, ...] = ()
 
 
@@ -177,7 +177,7 @@ class Mixture(TorchDataset[Item]):
             has_dense=stack("has_dense"),
             person=stack("person"),
             token_mask=torch.stack([item.token_mask for item in items]),
-            first=torch.tensor(items[0].position),
+            first=items[0].position,
             skipped=tuple(row for item in items for row in item.skipped),
         )
 

@@ -109,14 +109,18 @@ def _pattern(rng: np.random.Generator, template: NDArray) -> NDArray:
         amount = np.sin(template[:, 1] * period) * np.sin(template[:, 0] * period) > 0
     else:
         waves = rng.normal(0, 25, (6, 3))
-        amount = np.sin(template @ waves.T + rng.uniform(0, 6, 6)).sum(axis=1) > rng.uniform(-1, 1)
+        lines = template @ waves.T.astype(np.float32) + rng.uniform(0, 6, 6).astype(np.float32)
+        amount = np.sin(lines).sum(axis=1) > rng.uniform(-1, 1)
     return np.where(amount[:, None], other, base)
 
 
 def _folds(rng: np.random.Generator, template: NDArray) -> NDArray:
     """(V,) metres about zero: soft waves, as loose cloth falls."""
     waves = rng.normal(0, 14, (4, 3)) * [1.0, 0.5, 1.0]
-    return rng.uniform(0, 0.006) * np.sin(template @ waves.T + rng.uniform(0, 6, 4)).sum(axis=1)
+    height, phases = rng.uniform(0, 0.006), rng.uniform(0, 6, 4)
+    # Single precision: a sine takes a fifth of the time.
+    lines = template @ waves.T.astype(np.float32) + phases.astype(np.float32)
+    return height * np.sin(lines).sum(axis=1)
 
 
 def sample_appearance(rng: np.random.Generator, regions: Regions, bank: BodyBank, identity: int) -> Appearance:

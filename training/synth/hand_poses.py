@@ -7,6 +7,7 @@ last two joints of a finger share a tendon: the outer one bends by about two thi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +108,9 @@ def shape(name: str) -> HandPose:
 class HandPoseSampler:
     """Draws poses; the same generator state gives the same pose."""
 
-    def __init__(self, hand: Hand, mesh: MeshSpec, seed: int = 0, config: HandPoseConfig | None = None) -> None:
+    def __init__(
+        self, hand: Hand, mesh: MeshSpec, seed: int | Sequence[int] = 0, config: HandPoseConfig | None = None
+    ) -> None:
         """seed: of the pinches, which are found once. Raises ConfigError when too few draws leave none."""
         self.hand, self.config = hand, config or HandPoseConfig()
         self._shapes = [shape(name) for name in SHAPES]

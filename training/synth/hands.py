@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import cv2
@@ -102,7 +103,7 @@ class HandSampleMaker:
     finest level, relative to the wrist as the 3D joints are.
     """
 
-    def __init__(self, hand: Hand, mesh: MeshSpec, seed: int, config: HandSampleConfig) -> None:
+    def __init__(self, hand: Hand, mesh: MeshSpec, seed: int | Sequence[int], config: HandSampleConfig) -> None:
         assert mesh.template is not None
         self.hand, self.mesh, self.config = hand, mesh, config
         self.joint_names = mesh.joint_names

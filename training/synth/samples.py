@@ -64,7 +64,9 @@ class SampleMaker:
     mesh's middle level (a coarser one selects rows of it), relative to the root joints as the 3D joints are.
     """
 
-    def __init__(self, bank: BodyBank, mesh: MeshSpec, motions: list[Motion], seed: int, config: SampleConfig) -> None:
+    def __init__(
+        self, bank: BodyBank, mesh: MeshSpec, motions: list[Motion], seed: int | Sequence[int], config: SampleConfig
+    ) -> None:
         assert mesh.template is not None
         self.bank, self.mesh, self.config = bank, mesh, config
         self.joint_names = mesh.joint_names
@@ -238,12 +240,12 @@ def room_behind(
 ) -> NDArray[np.float32]:
     """One of the rooms, or its mirror image, seen through the box: (size, size, 3) float32 in [0, 1], black outside."""
     room = rooms[int(rng.integers(len(rooms)))]
-    if rng.random() < 0.5:
-        room = room[:, ::-1]
     scale = size / box.size
     shift = [(size - 1) / 2.0 - scale * centre for centre in (box.cx, box.cy)]
     affine = np.array([[scale, 0.0, shift[0]], [0.0, scale, shift[1]]])
-    seen = cv2.warpAffine(np.ascontiguousarray(room), affine, (size, size), flags=cv2.INTER_LINEAR)
+    if rng.random() < 0.5:  # column x of the mirror image is column W - 1 - x of the room
+        affine[0] = -scale, 0.0, scale * (room.shape[1] - 1) + shift[0]
+    seen = cv2.warpAffine(room, affine, (size, size), flags=cv2.INTER_LINEAR)
     return np.asarray(seen, np.float32) / 255.0
 
 

@@ -8,8 +8,9 @@ from functools import cached_property
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
-from training.body import BodyBank, bone_transforms, skin
+from training.body import BodyBank, bone_transforms
 from training.mesh_spec import MeshSpec
 from training.synth.appearance import Appearance, Regions, find_regions
 from training.synth.light import Light, self_shadow, shade
@@ -38,6 +39,13 @@ class Stage:
         self._columns = np.flatnonzero(mesh.joint_regressor.any(axis=0))
         self._regressor = mesh.joint_regressor[:, self._columns]
         self._rest_normals = vertex_normals(bank.template, bank.faces)
+        columns = bank.skin_indices.shape[1]
+        rows = np.arange(0, bank.skin_indices.size + 1, columns)
+        # Linear blend skinning as one sparse product: a third of the time of training.body.skin.
+        self._weights = csr_array(
+            (bank.skin_weights.ravel(), bank.skin_indices.ravel().astype(np.int32), rows),
+            shape=(len(bank.template), len(bank.bone_parents)),
+        )
         self._strongest = bank.skin_indices[np.arange(len(bank.template)), bank.skin_weights.argmax(axis=1)]
 
     @cached_property
@@ -54,11 +62,12 @@ class Stage:
         """Pose an identity by (B, 3, 3) rotations in the camera frame, its mid-hip at `root` (3,) metres."""
         bank = self.bank
         transforms = bone_transforms(rotations, bank.rest_heads[identity], bank.bone_parents)
-        vertices = skin(bank.rest_vertices[identity], transforms, bank.skin_indices, bank.skin_weights)
+        blended = (self._weights @ transforms.reshape(len(transforms), 12)).reshape(-1, 3, 4)
+        vertices = np.einsum("vij,vj->vi", blended[:, :, :3], bank.rest_vertices[identity]) + blended[:, :, 3]
         joints = self._regressor @ vertices[self._columns]
         shift = (root - joints[list(self.mesh.root_joints)].mean(axis=0)).astype(np.float32)
         transforms[:, :, 3] += shift
-        normals = (rotations[self._strongest] @ self._rest_normals[:, :, None])[:, :, 0]
+        normals = np.einsum("vij,vj->vi", rotations[self._strongest], self._rest_normals)
         return Posed(vertices + shift, normals, joints + shift, transforms)
 
     def paint(
