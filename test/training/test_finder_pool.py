@@ -1,5 +1,6 @@
 """The finder's training on a device: its targets and changes are those of single frames, from source to checkpoint."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from training.finder.targets import make_targets
 from training.finder.train import LAST, load_finder
 from training.synth.frames import Frame
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
 NOTHING = AugmentConfig(zoomed=0, flip=0, recoloured=0, textured=0, hidden=0, degraded=0)
 WIDTH, HEIGHT = 96, 64
 
@@ -160,6 +162,25 @@ def test_the_same_seed_gives_the_same_examples() -> None:
     assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True)) and not torch.equal(one.images, other.images)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_gpu_makes_the_same_targets_and_keeps_everything_to_itself() -> None:
+    rows = {name: field.cuda() for name, field in _rows([_frame((10, 8, 30, 40)), _frame((40, 8, 60, 50))] * 4).items()}
+    examples = augment_batch(rows, torch.Generator("cuda").manual_seed(0), AugmentConfig())
+    boxes, present, ignored = examples.boxes, examples.present, examples.ignored
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        examples = augment_batch(rows, torch.Generator("cuda").manual_seed(1), AugmentConfig())
+        targets = make_batch_targets(boxes, present, ignored, WIDTH, HEIGHT)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(part.is_cuda for part in examples)
+    wanted = make_batch_targets(boxes.cpu(), present.cpu(), ignored.cpu(), WIDTH, HEIGHT)
+    for got, expected in zip(targets, wanted, strict=True):
+        torch.testing.assert_close(got.cpu(), expected, atol=1e-4, rtol=1e-4)
+    same = augment_batch(rows, torch.Generator("cuda").manual_seed(0), NOTHING)
+    assert torch.equal(same.images, rows["image"])
+
+
 @pytest.fixture(scope="module")
 def fixtures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("fixtures")
@@ -174,14 +195,17 @@ def test_processes_draw_other_frames_and_each_the_same_again(fixtures: Path) -> 
     assert not np.array_equal(one["image"], other["image"])
 
 
-def test_a_run_on_frames_drawn_meanwhile_ends_and_goes_on(fixtures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_run_on_frames_drawn_meanwhile_ends_and_goes_on(device: str, fixtures: Path, tmp_path: Path) -> None:
     drawn = ["--motions", str(fixtures / "motions.npz"), "--exclude", "02_01", "--cache", str(fixtures)]
-    small = ["--workers", "1", "--pool", "32", "--wait", "16", "--rooms", "2", "--batch", "4", "--device", "cpu"]
+    small = ["--workers", "1", "--pool", "32", "--wait", "16", "--rooms", "2", "--batch", "4", "--device", device]
     arguments = [*drawn, *small, "--out", str(tmp_path / "run")]
     assert main([*arguments, "--steps", "2"]) == 0
     before = load_finder(tmp_path / "run" / LAST).state_dict()
     assert main([*arguments, "--steps", "3", "--resume"]) == 0
     after = load_finder(tmp_path / "run" / LAST).state_dict()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3] and all(16 <= line["frames"] <= 32 for line in lines)
     assert int(after["stem.1.num_batches_tracked"]) == 3
     assert not torch.equal(before["head.weight"], after["head.weight"])
 

@@ -64,6 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MetroError, OSError) as error:
         print(f"finder: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("finder: interrupted before the first step", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -192,27 +192,23 @@ def run(trainer: Trainer, feed: Feed, out: Path, length: Length) -> None:
             trainer.seconds = now - began
             if trainer.step % trainer.check_steps:
                 continue
-            line = {
-                "step": trainer.step,
-                "seconds": round(trainer.seconds),
-                "frames": len(feed),
-                "loss": round(trainer.check(smooth), 4),
-            }
+            value = trainer.check(smooth)
             bar.n = round(100 * share)
-            bar.set_postfix(step=trainer.step, frames=len(feed), loss=line["loss"])
+            bar.set_postfix(step=trainer.step, frames=len(feed), loss=f"{value:.3f}")
             if now - reported >= config.report_s:
                 reported = now
-                _report(line, out)
+                _report(trainer, feed, value, out)
             if now - saved >= config.save_s:
                 saved = now
                 trainer.save(out / LAST)
     if smooth is not None:
-        trainer.check(smooth)
+        _report(trainer, feed, trainer.check(smooth), out)
     trainer.save(out / LAST)
 
 
-def _report(line: dict[str, Any], out: Path) -> None:
+def _report(trainer: Trainer, feed: Feed, loss: float, out: Path) -> None:
     """Add a line to out/metrics.jsonl, and say it."""
+    line = {"step": trainer.step, "seconds": round(trainer.seconds), "frames": len(feed), "loss": round(loss, 4)}
     text = json.dumps(line)
     with (out / "metrics.jsonl").open("a") as file:
         file.write(text + "\n")
