@@ -18,7 +18,7 @@ from training.datasets.frames import FrameSet, write_frame_shard
 from training.finder import evaluate, export
 from training.finder.__main__ import main as train_main
 from training.finder.augment import AugmentConfig, augment, letterbox, warp
-from training.finder.data import make_batch
+from training.finder.data import StoredFrames, make_batch
 from training.finder.evaluate import Found, best_score, match, recall_precision, report
 from training.finder.loss import TargetBatch, finder_loss, focal_loss, giou_loss
 from training.finder.network import FinderConfig, FinderNet, Maps, decode
@@ -188,11 +188,11 @@ def test_damaged_shards_are_named(tmp_path: Path) -> None:
 def test_the_loss_falls_to_finding_what_it_has_seen(folder: Path) -> None:
     trainer = Trainer(TINY, FinderTraining(batch=6, learning_rate=2e-2, warm_up_steps=5, ema_decay=0.9), "fp32")
     frames = FrameSet(folder)
-    losses = [trainer.learn(*make_batch(frames, 6, 0, step, (64, 32), PLAIN), 0.0) for step in range(60)]
+    losses = [float(trainer.learn(*make_batch(frames, 6, 0, step, (64, 32), PLAIN), 0.0)) for step in range(60)]
     assert np.mean(losses[-10:]) < 0.35 * np.mean(losses[:5])
     images, targets = make_batch(frames, 6, 1, 0, (64, 32), PLAIN)
     with torch.no_grad():
-        maps = trainer.average.module.eval()(images)
+        maps = trainer.average.eval()(images)
     assert finder_loss(maps, targets) < 0.5 * np.mean(losses[:5])
 
 
@@ -211,7 +211,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, folder: Path) -> None
     frames = FrameSet(folder)
 
     def steps(trainer: Trainer, first: int, last: int) -> list[float]:
-        return [trainer.learn(*make_batch(frames, 4, 0, n, (64, 32), PLAIN), 0.1) for n in range(first, last)]
+        return [float(trainer.learn(*make_batch(frames, 4, 0, n, (64, 32), PLAIN), 0.1)) for n in range(first, last)]
 
     whole = Trainer(TINY, config, "fp32")
     steps(whole, 0, 3)
@@ -220,19 +220,21 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, folder: Path) -> None
     again = Trainer(TINY, FinderTraining(batch=4, seed=5), "fp32")
     again.restore(tmp_path / LAST)
     assert steps(again, again.step, 6) == curve
-    for name, value in whole.average.module.state_dict().items():
-        torch.testing.assert_close(again.average.module.state_dict()[name], value, rtol=0, atol=0)
+    for name, value in whole.average.state_dict().items():
+        torch.testing.assert_close(again.average.state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_training_ends_after_its_length_and_is_resumed(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    trainer = Trainer(TINY, FinderTraining(batch=2, save_s=0.0, early_size=(32, 32)), "fp32")
+    config = FinderTraining(batch=2, save_s=0.0, report_s=0.0, early_size=(32, 32))
+    trainer = Trainer(TINY, config, "fp32")
+    feed = StoredFrames(FrameSet(folder), TINY, config, PLAIN)
     out = tmp_path / "run"
     out.mkdir()
-    run(trainer, FrameSet(folder), out, Length(steps=3), PLAIN)
+    run(trainer, feed, out, Length(steps=3))
     assert trainer.step == 3 and trainer.seconds > 0
-    run(trainer, FrameSet(folder), out, Length(minutes=1e-9), PLAIN)  # was over before
+    run(trainer, feed, out, Length(minutes=1e-9))  # was over before
     assert trainer.step == 3
     assert json.loads((out / "metrics.jsonl").read_text().splitlines()[0])["step"] == 1
     assert load_finder(out / LAST).config == TINY
@@ -261,7 +263,7 @@ def test_a_trained_finder_becomes_a_part_that_is_evaluated(
 ) -> None:
     make_tiny_bundle(tmp_path / "bundle")
     trainer = Trainer(TINY, FinderTraining(), "fp32")
-    trainer.average.module.load_state_dict(net.state_dict())
+    trainer.average.load_state_dict(net.state_dict())
     trainer.save(tmp_path / LAST)
     where = ["--bundle", str(tmp_path / "bundle")]
     assert evaluate.main([*where, "--data", str(folder)]) == 2 and "a bundle with a finder" in capsys.readouterr().err
@@ -295,12 +297,12 @@ def test_a_finder_begins_with_what_a_bundle_sees(tmp_path: Path, folder: Path, n
     images, _ = make_batch(frames, 6, 0, 0, (64, 32), PLAIN)
     trainer = Trainer(replace(TINY, channels=(8, 8, 16, 8)), FinderTraining(), "fp32")
     before = trainer.net.stages[2][0].conv1.weight.clone()
-    taken = start_from(trainer, _bundle_of(export.fold(net).state_dict(), tmp_path / "bundle"), frames)
+    taken = start_from(trainer, _bundle_of(export.fold(net).state_dict(), tmp_path / "bundle"), images)
     assert "stages.1.0.conv2" in taken and "stages.2.0.conv1" not in taken
     torch.testing.assert_close(trainer.net.stages[2][0].conv1.weight, before)
     with torch.no_grad():
         x = torch.rand(2, 3, 32, 64)
-        for ours in (trainer.net, trainer.average.module):
+        for ours in (trainer.net, trainer.average):
             seen, wanted = (
                 ours.eval().stages[1](ours.stages[0](ours.stem(x))),
                 net.stages[1](net.stages[0](net.stem(x))),
@@ -316,20 +318,19 @@ def test_a_finder_goes_on_from_the_bundle_s_own(tmp_path: Path, folder: Path, ne
     part = onnx.helper.make_model(onnx.helper.make_graph([], "finder", [], [], entries)).SerializeToString()
     bundle = add_part(make_tiny_bundle(tmp_path / "b"), "finder", part, {})
     trainer = Trainer(TINY, FinderTraining(), "fp32")
-    taken = start_from(trainer, bundle, frames)
-    assert {"head", "laterals.0", "smooth.0", "stages.3.0.conv2"} <= set(taken)
     images, _ = make_batch(frames, 6, 0, 0, (64, 32), PLAIN)
+    taken = start_from(trainer, bundle, images)
+    assert {"head", "laterals.0", "smooth.0", "stages.3.0.conv2"} <= set(taken)
     with torch.no_grad():
-        for ours in (trainer.net.eval(), trainer.average.module.eval()):
+        for ours in (trainer.net.eval(), trainer.average.eval()):
             torch.testing.assert_close(ours(images).heat, net.eval()(images).heat, rtol=1e-3, atol=1e-3)
 
 
-def test_a_backbone_of_another_shape_is_refused(tmp_path: Path, folder: Path) -> None:
+def test_a_backbone_of_another_shape_is_refused(tmp_path: Path) -> None:
     trainer = Trainer(TINY, FinderTraining(), "fp32")
+    images = torch.zeros(2, 32, 64, 3, dtype=torch.uint8)
     with pytest.raises(ConfigError, match=r"stem\.0"):
-        start_from(
-            trainer, _bundle_of({"stem.0.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "bundle"), FrameSet(folder)
-        )
+        start_from(trainer, _bundle_of({"stem.0.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "bundle"), images)
 
 
 def test_every_person_is_found_by_one_detection() -> None:

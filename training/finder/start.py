@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import onnx
-from torch import nn
+from torch import Tensor, nn
 
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.errors import ConfigError
 from metro_ros.core.finder import PART
-from training.datasets.frames import FrameSet
-from training.finder.augment import AugmentConfig
-from training.finder.data import make_batch
+from training.finder.network import FinderNet
 from training.finder.train import Trainer
 from training.warm_start import FoldedWeights, unfold_convolutions
 
@@ -18,21 +16,22 @@ FRAMES = 48
 """That the batch norms' statistics are taken from."""
 
 
-def start_from(trainer: Trainer, bundle: Bundle, frames: FrameSet) -> list[str]:
+def start_from(trainer: Trainer, bundle: Bundle, images: Tensor) -> list[str]:
     """Set the convolutions that it has in common with the bundle's finder, or else with its backbone; their names.
+
+    images: (N, H, W, 3) uint8 RGB as the network takes them, on any device, that the batch norms' statistics are of.
 
     Raises:
         ConfigError: not even the first one fits.
     """
-    net = trainer.net
-    shape = net.config.width, net.config.height
-    images, _ = make_batch(frames, FRAMES, trainer.config.seed, 0, shape, AugmentConfig())
+    net = FinderNet(trainer.net.config)  # on the CPU, where the bundle's weights are
+    net.load_state_dict(trainer.net.state_dict())
     part = bundle.part_file(PART)
     if part is not None:
         folded, place = FoldedWeights(onnx.load(part), "net."), ""
     else:
         folded, place = FoldedWeights(onnx.load(bundle.model_path)), "backbone."
-    taken = unfold_convolutions(net, folded, images, partly=True, place=place)
+    taken = unfold_convolutions(net, folded, images.cpu(), partly=True, place=place)
     if "stem.0" not in taken:
         first = net.stem[0]
         assert isinstance(first, nn.Conv2d)
@@ -41,5 +40,6 @@ def start_from(trainer: Trainer, bundle: Bundle, frames: FrameSet) -> list[str]:
             expected=f"a first convolution stem.0 of shape {tuple(first.weight.shape)}, as backbone.SmallNet has it",
             got="none",
         )
-    trainer.average.module.load_state_dict(net.state_dict())
+    for started in (trainer.net, trainer.average):
+        started.load_state_dict(net.state_dict())
     return taken

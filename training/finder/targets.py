@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from training.finder.network import STRIDE
 
-_WIDTH = 0.54 / 6
+WIDTH = 0.54 / 6
 """Standard deviation of a Gaussian over its box's side."""
-_CENTRE = 0.8
+CENTRE = 0.8
 """The height above which a cell counts as the centre of the box: nobody can tell the exact one of someone large."""
-_TAUGHT = 0.3
+TAUGHT = 0.3
 """The height of the Gaussian above which cells learn the sides of its box."""
 
 
@@ -53,16 +53,16 @@ def make_targets(boxes: NDArray[np.float32], ignored: NDArray[np.bool_], width: 
             continue
         column = min(int((left + right) / 2 / STRIDE), columns - 1)
         row = min(int((top + bottom) / 2 / STRIDE), rows - 1)
-        across = np.exp(-0.5 * ((x - x[column]) / max((right - left) * _WIDTH, 1e-3)) ** 2)
-        down = np.exp(-0.5 * ((y - y[row]) / max((bottom - top) * _WIDTH, 1e-3)) ** 2)
+        across = np.exp(-0.5 * ((x - x[column]) / max((right - left) * WIDTH, 1e-3)) ** 2)
+        down = np.exp(-0.5 * ((y - y[row]) / max((bottom - top) * WIDTH, 1e-3)) ** 2)
         bump = (down[:, None] * across[None]).astype(np.float32)
-        centre = bump > _CENTRE
+        centre = bump > CENTRE
         centre[row, column] = True
         np.maximum(heat, np.where(centre, 1, bump), out=heat)
         counts[centre] = 1 / np.count_nonzero(centre)
         inside = ((x > left) & (x < right))[None] & ((y > top) & (y < bottom))[:, None]
         inside[row, column] = True
-        mine = (bump > _TAUGHT) & inside
+        mine = (bump > TAUGHT) & inside
         taught[mine] = bump[mine] / bump[mine].sum()
         distances = (x - left)[None], (y - top)[:, None], (right - x)[None], (bottom - y)[:, None]
         for side, distance in enumerate(distances):

@@ -1,23 +1,24 @@
-"""Training the finder: a plain loop that ends by the clock or by its steps, and goes on where it was killed."""
+"""Training the finder: a plain loop that ends by the clock or by its steps, and goes on where it was killed.
+
+On a GPU the loop never waits for a step: the loss stays there, and is looked at every so many steps.
+"""
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from metro_ros.core.errors import ConfigError
-from training.datasets.frames import FrameSet
-from training.finder.augment import AugmentConfig
-from training.finder.data import make_batch
 from training.finder.loss import TargetBatch, finder_loss
 from training.finder.network import FinderConfig, FinderNet
 from training.precision import Precision, is_rounded
@@ -27,7 +28,15 @@ from training.tensor_file import load_tree, non_finite, save_tree
 LAST = "last.safetensors"
 _RECORD, _AVERAGE, _RUN = "finder", "average", "run"
 
-_Tensors = tuple[Tensor, ...] | list[Tensor]
+
+class Feed(Protocol):
+    """Gives batches on the device that trains; see `training.finder.data`."""
+
+    def __len__(self) -> int:
+        """Frames at hand."""
+
+    def batch(self, step: int, share: float) -> tuple[Tensor, TargetBatch]:
+        """Images (N, H, W, 3) uint8 RGB and the maps wanted, for `step` at `share` of the whole of training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,8 @@ class FinderTraining:
         clip: largest norm of the gradient.
         early_share, early_size: so much of the time, images of that width and height take less than half of it a step.
         refresh_steps: how often new shards are looked for.
-        save_s: seconds between two savings.
+        check_steps: how often a loss on a GPU is looked at; on a CPU every one is.
+        report_s, save_s: seconds between two lines of metrics, and between two savings.
     """
 
     batch: int = 16
@@ -53,6 +63,8 @@ class FinderTraining:
     early_share: float = 0.6
     early_size: tuple[int, int] = (192, 160)
     refresh_steps: int = 200
+    check_steps: int = 50
+    report_s: float = 20.0
     save_s: float = 60.0
     seed: int = 0
 
@@ -60,44 +72,70 @@ class FinderTraining:
 class Trainer:
     """A network, its moving average and its optimiser, and how far they have come."""
 
-    def __init__(self, network: FinderConfig, config: FinderTraining, precision: Precision = "auto") -> None:
+    def __init__(
+        self,
+        network: FinderConfig,
+        config: FinderTraining,
+        precision: Precision = "auto",
+        device: torch.device | str = "cpu",
+    ) -> None:
         torch.manual_seed(config.seed)
-        self.config = config
-        self.net = FinderNet(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = AveragedModel(self.net, multi_avg_fn=self._follow, use_buffers=True)
+        self.config, self.device = config, torch.device(device)
+        self.net = FinderNet(network).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.net).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
-        self.rounded = is_rounded(precision)
+        self.rounded = is_rounded(precision, self.device.type)
         self.step, self.seconds = 0, 0.0
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
 
-    def learn(self, images: Tensor, targets: TargetBatch, share: float) -> float:
-        """One step at `share` of the whole of training; the loss. Raises ConfigError when it is not finite."""
+    @property
+    def check_steps(self) -> int:
+        """How many steps may be made before the loss is looked at."""
+        return self.config.check_steps if self.device.type == "cuda" else 1
+
+    def learn(self, images: Tensor, targets: TargetBatch, share: float) -> Tensor:
+        """One step at `share` of the whole of training, on a batch that lies on the device; the loss (), there.
+
+        Raises ConfigError, on the CPU alone, when the loss is not finite; on a GPU, whoever looks at it finds out.
+        """
         config = self.config
         rate = config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / max(config.warm_up_steps, 1))
         self.net.train()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.rounded):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded):
             maps = self.net(images)
         loss = finder_loss(maps, targets)
-        if not torch.isfinite(loss):
-            raise ConfigError(f"loss of step {self.step}", expected="a finite number", got=float(loss.detach()))
+        if self.device.type == "cpu":
+            self.check(loss)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
         self.optimizer.step()
-        self.average.update_parameters(self.net)
+        self._follow()
         self.step += 1
-        return float(loss.detach())
+        return loss.detach()
 
-    def _follow(self, average: _Tensors, current: _Tensors, count: Tensor | int) -> None:
-        """Move the average, over `count` states, towards the current one: by more while it is young."""
-        decay = min(self.config.ema_decay, (1 + int(count)) / (10 + int(count)))
-        for mean, value in zip(average, current, strict=True):
-            if mean.is_floating_point():
-                mean.lerp_(value, 1 - decay)
-            else:
+    def check(self, loss: Tensor) -> float:
+        """The loss as a number. Raises ConfigError when it is not finite."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ConfigError(f"loss of step {self.step}", expected="a finite number", got=value)
+        return value
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        """Move the average towards the network: by more while it is young."""
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step)) if self.step else 0.0
+        means, values = ([*net.parameters(), *net.buffers()] for net in (self.average, self.net))
+        pairs = list(zip(means, values, strict=True))
+        moving = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
+        torch._foreach_lerp_([mean for mean, _ in moving], [value for _, value in moving], 1 - decay)
+        for mean, value in pairs:
+            if not mean.is_floating_point():
                 mean.copy_(value)
 
     def save(self, path: Path) -> None:
@@ -107,10 +145,9 @@ class Trainer:
             "seconds": self.seconds,
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "averaged": self.average.n_averaged,
         }
-        average = self.average.module.state_dict()
-        save_tree({_RECORD: {"config": asdict(self.net.config)}, _AVERAGE: average, _RUN: run}, path)
+        record = {"config": asdict(self.net.config)}
+        save_tree({_RECORD: record, _AVERAGE: self.average.state_dict(), _RUN: run}, path)
 
     def restore(self, path: Path) -> None:
         """Go on from what `save` wrote. Raises ConfigError when the file is another."""
@@ -118,8 +155,7 @@ class Trainer:
         try:
             run: dict[str, Any] = tree[_RUN]
             self.net.load_state_dict(run["net"])
-            self.average.module.load_state_dict(tree[_AVERAGE])
-            self.average.n_averaged.copy_(run["averaged"])
+            self.average.load_state_dict(tree[_AVERAGE])
             self.optimizer.load_state_dict(run["optimizer"])
             self.step, self.seconds = int(run["step"]), float(run["seconds"])
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -141,27 +177,40 @@ def load_finder(path: Path) -> FinderNet:
     return net.eval()
 
 
-def run(trainer: Trainer, frames: FrameSet, out: Path, length: Length, augment: AugmentConfig) -> None:
+def run(trainer: Trainer, feed: Feed, out: Path, length: Length) -> None:
     """Train for `length`, what was before a kill included; out/last.safetensors is the result."""
     config = trainer.config
-    saved, began = time.monotonic(), time.monotonic() - trainer.seconds
-    whole = trainer.net.config.width, trainer.net.config.height
-    smooth = float("nan")
-    with tqdm(total=100, desc="finder", unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}") as bar:
+    began = time.monotonic() - trainer.seconds
+    saved = reported = time.monotonic()
+    smooth: Tensor | None = None
+    with tqdm(total=100, desc="finder", unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}", disable=None) as bar:
         while (share := length.share(trainer.step, trainer.seconds)) < 1:
-            if trainer.step % config.refresh_steps == 0:
-                frames.refresh()
-            shape = config.early_size if share < config.early_share else whole
-            loss = trainer.learn(*make_batch(frames, config.batch, config.seed, trainer.step, shape, augment), share)
-            smooth = loss if math.isnan(smooth) else 0.98 * smooth + 0.02 * loss
+            loss = trainer.learn(*feed.batch(trainer.step, share), share)
+            # One that is not finite stays in the mean, so that none is missed between two looks.
+            smooth = loss if smooth is None else torch.lerp(smooth, loss, 0.02)
             now = time.monotonic()
             trainer.seconds = now - began
+            if trainer.step % trainer.check_steps:
+                continue
+            value = trainer.check(smooth)
             bar.n = round(100 * share)
-            bar.set_postfix(step=trainer.step, frames=len(frames), loss=f"{smooth:.3f}")
-            if now - saved > config.save_s:
+            bar.set_postfix(step=trainer.step, frames=len(feed), loss=f"{value:.3f}")
+            if now - reported >= config.report_s:
+                reported = now
+                _report(trainer, feed, value, out)
+            if now - saved >= config.save_s:
                 saved = now
                 trainer.save(out / LAST)
-                line = {"step": trainer.step, "seconds": round(trainer.seconds), "loss": round(smooth, 4)}
-                with (out / "metrics.jsonl").open("a") as file:
-                    file.write(json.dumps(line) + "\n")
+    if smooth is not None:
+        _report(trainer, feed, trainer.check(smooth), out)
     trainer.save(out / LAST)
+
+
+def _report(trainer: Trainer, feed: Feed, loss: float, out: Path) -> None:
+    """Add a line to out/metrics.jsonl, and say it."""
+    line = {"step": trainer.step, "seconds": round(trainer.seconds), "frames": len(feed), "loss": round(loss, 4)}
+    text = json.dumps(line)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write(text + "\n")
+    tqdm.write(text, file=sys.stderr)
+    sys.stderr.flush()
