@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -142,3 +143,4 @@ class _Packing:
 
 def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
+    os.nice(5)  # to load ahead is worth less than to train

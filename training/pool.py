@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -40,6 +41,8 @@ class Pool:
         self._fields: dict[str, Tensor] = {}
         self._error: Exception | None = None
         self._stopped = threading.Event()
+        self._replacing = threading.Lock()
+        self._stream: torch.cuda.Stream | None = None
         self._thread = threading.Thread(target=self._fill, name="pool", daemon=True)
 
     def __enter__(self) -> Pool:
@@ -73,14 +76,14 @@ class Pool:
         if not len(self):
             raise SourceError("the pool is empty", expected="rows: wait for them first", got="none")
         rows = torch.randint(len(self), (count,), generator=generator, device=self.device)
-        return {name: field[rows] for name, field in self._fields.items()}
+        with self._replacing:  # else the image of one row could come with what is said of another
+            return {name: field[rows] for name, field in self._fields.items()}
 
     def _check(self) -> None:
         if self._error is not None:
             raise SourceError("the source of the pool failed", got=self._error) from self._error
 
     def _fill(self) -> None:
-        # Copies are put into the same stream as the training: a row is never read half written.
         try:
             for rows in self._source:
                 if self._stopped.is_set():
@@ -90,6 +93,14 @@ class Pool:
         except Exception as error:  # said to whoever draws next
             self._error = error
 
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Copies to a GPU that wait for each other alone, and not for all that the training has asked of it."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        if self._stream is None:
+            self._stream = torch.cuda.Stream(self.device)
+        return torch.cuda.stream(self._stream)
+
     def _put(self, rows: Rows) -> None:
         count = len(next(iter(rows.values())))
         if not self._fields:
@@ -97,10 +108,15 @@ class Pool:
                 name: torch.empty((self.capacity, *field.shape[1:]), dtype=field.dtype, device=self.device)
                 for name, field in rows.items()
             }
-        for name, field in rows.items():
-            place = (torch.arange(count) + self.arrived) % self.capacity
-            if int(place[-1]) == int(place[0]) + count - 1:  # in one piece
-                self._fields[name][int(place[0]) : int(place[-1]) + 1].copy_(field, non_blocking=True)
-            else:
-                self._fields[name][place.to(self.device)] = field.to(self.device)
-        self.arrived += count
+        place = (torch.arange(count) + self.arrived) % self.capacity
+        first, last = int(place[0]), int(place[-1])
+        with self._own_stream():
+            moved = {name: field.to(self.device) for name, field in rows.items()}
+            where = slice(first, last + 1) if last == first + count - 1 else place.to(self.device)
+        # All fields at once for whoever draws; on a GPU both go into the same stream, in this order.
+        with self._replacing:
+            for field in moved.values() if self._stream is not None else ():
+                field.record_stream(torch.cuda.current_stream(self.device))
+            for name, field in moved.items():
+                self._fields[name][where] = field
+            self.arrived += count

@@ -17,6 +17,7 @@ import signal
 import sys
 import types
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -24,7 +25,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.build import PRESETS as NETWORKS
@@ -130,7 +131,7 @@ def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Lengt
     if config.ema_decay is not None:
         # Without a device it would be made before the module moves, and stay on the CPU.
         device = "cuda" if accelerator == "gpu" else None
-        callbacks.append(WeightAveraging(device, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)))
+        callbacks.append(WeightAveraging(device, multi_avg_fn=follow(config.ema_decay)))
     callbacks.append(KeepCheckpoints(options.out, options.save_every_s))
     return pl.Trainer(
         accelerator=accelerator,
@@ -154,6 +155,19 @@ def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Lengt
         use_distributed_sampler=False,
         benchmark=accelerator == "gpu",
     )
+
+
+def follow(decay: float) -> Callable[[list[Tensor], list[Tensor], object], None]:
+    """Moves averages towards current values, in place; indices and counts are taken over. torch's own would round
+    those down, to the index before."""
+
+    def move(average: list[Tensor], current: list[Tensor], count: object) -> None:
+        if average[0].is_floating_point():
+            torch._foreach_lerp_(average, current, 1.0 - decay)
+        else:
+            torch._foreach_copy_(average, current)
+
+    return move
 
 
 def _start_from(metro: Metro, options: argparse.Namespace) -> None:

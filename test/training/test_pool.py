@@ -39,14 +39,16 @@ def test_new_rows_take_the_place_of_the_oldest() -> None:
 
 
 def test_fields_of_a_row_stay_together_and_the_seed_chooses_the_rows() -> None:
-    pool = Pool([], 64, "cpu")
-    for start in range(0, 96, 4):
-        pool._put(_rows(*range(start, start + 4)))
-    rows = pool.draw(40, _generator())
-    assert rows["image"].shape == (40, 2, 3) and rows["image"].dtype == torch.uint8
-    assert (rows["image"] == rows["number"][:, None, None]).all()
-    assert len(rows["number"].unique()) > 5 and rows["number"].min() >= 32
-    one, same, another = (pool.draw(12, _generator(seed))["number"] for seed in (3, 3, 4))
+    source = (_rows(*range(start, start + 4)) for start in itertools.cycle(range(0, 200, 4)))
+    finite = Pool([_rows(*range(8)), _rows(*range(8, 16))], 16, "cpu")
+    with Pool(source, 30, "cpu") as pool:
+        pool.wait_for(20)
+        rows = pool.draw(40, _generator())
+        assert rows["image"].shape == (40, 2, 3) and rows["image"].dtype == torch.uint8
+        assert (rows["image"] == rows["number"][:, None, None]).all()
+        assert len(rows["number"].unique()) > 5
+    finite._put(_rows(*range(16)))  # nothing comes meanwhile
+    one, same, another = (finite.draw(12, _generator(seed))["number"] for seed in (3, 3, 4))
     assert torch.equal(one, same) and not torch.equal(one, another)
 
 

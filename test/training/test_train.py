@@ -23,7 +23,7 @@ from training.mesh_files import save_mesh_spec
 from training.motion import retarget
 from training.synth.samples import SampleConfig, SampleMaker
 from training.tensor_file import load_tree
-from training.train import _without_worker, main
+from training.train import _without_worker, follow, main
 
 ROOT = Path(__file__).resolve().parents[2]
 EASY = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.1, occluded=0.0, rooms=2)
@@ -275,3 +275,12 @@ def test_wrapped_errors_are_unwrapped() -> None:
     wrapped = SourceError(f"{first}\n  File x\nmetro_ros.core.errors.SourceError: the set is unusable: expected rows")
     assert _without_worker(wrapped) == "the set is unusable: expected rows"
     assert _without_worker(SourceError("plain", got="x")) == "plain: got x"
+
+
+def test_an_average_follows_numbers_and_keeps_indices() -> None:
+    average = [torch.tensor([1.0, 3.0])], [torch.tensor([7, 3])]
+    current = [torch.tensor([2.0, 3.0])], [torch.tensor([7, 5])]
+    for ours, theirs in zip(average, current, strict=True):
+        follow(0.9)(ours, theirs, 1)
+    torch.testing.assert_close(average[0][0], torch.tensor([1.1, 3.0]))
+    assert average[1][0].tolist() == [7, 5]

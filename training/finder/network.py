@@ -29,17 +29,16 @@ class FinderConfig:
     Attributes:
         width, height: of its input, px, multiples of 32.
         stem: channels of the first convolution.
-        channels, blocks: of the stages at stride 4, 8, 16 and 32; the first two begin as those of backbone.SmallNet, so
-            that the finder can start from what the default model's backbone has learned.
+        channels, blocks: of the stages at stride 4, 8, 16 and 32, made and named as those of backbone.SmallNet.
         pyramid: channels of the top-down path.
     """
 
     width: int = 288
     height: int = 224
     stem: int = 32
-    channels: tuple[int, ...] = (32, 96, 64, 64)
-    blocks: tuple[int, ...] = (2, 1, 1, 2)
-    pyramid: int = 32
+    channels: tuple[int, ...] = (32, 96, 96, 96)
+    blocks: tuple[int, ...] = (2, 2, 2, 2)
+    pyramid: int = 48
 
 
 class Maps(NamedTuple):

@@ -146,3 +146,4 @@ def _as_they_are(chunk: Arrays) -> Arrays:
 
 def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
+    os.nice(5)  # to draw ahead is worth less than to train
