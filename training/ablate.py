@@ -62,7 +62,7 @@ STUDIES: dict[str, dict[str, Variant]] = {
     "masking": {f"at most {ratio} %": _masked(f"{ratio / 100}") for ratio in (0, 15, 30, 50)},
     "backbones": {
         name: _with_backbone(name)
-        for name in ("smallnet", "smallnet-light", "smallnet-inverted", "smallnet-wide-kernel")
+        for name in ("smallnet", "smallnet-wide", "smallnet-inverted", "smallnet-wide-kernel")
     },
 }
 """Variants by name; those of `distillation` and `data` come from the command line."""

@@ -129,8 +129,9 @@ class SmallNet(Backbone):
     """A residual CNN that keeps resolution: an 8x8 map for the tokens, dense 32x32 heads for what is visible (S = 128).
 
     The stem halves the image twice; stage i works at stride 4, 8, 16. A light feature pyramid brings the coarse stages
-    back to stride 4, where one 1x1 convolution predicts joint heatmaps, the mask and surface coordinates. Strided
-    convolutions and nearest upsampling only: no pooling that drops position, no transposed convolution.
+    back to stride 4, where `refine` basic blocks compare what is near with what is meant, and one 1x1 convolution
+    predicts joint heatmaps, the mask and surface coordinates. Strided convolutions and nearest upsampling only: no
+    pooling that drops position, no transposed convolution.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class SmallNet(Backbone):
         channels: tuple[int, ...],
         blocks: tuple[int, ...],
         pyramid: int,
+        refine: int = 0,
         block: str = "basic",
     ) -> None:
         super().__init__()
@@ -158,6 +160,7 @@ class SmallNet(Backbone):
         )
         self.laterals = nn.ModuleList(nn.Conv2d(width, pyramid, 1) for width in channels)
         self.smooth = nn.Sequential(nn.Conv2d(pyramid, pyramid, 3, 1, 1, bias=False), nn.BatchNorm2d(pyramid))
+        self.refine = nn.Sequential(*(BasicBlock(pyramid, pyramid) for _ in range(refine)))
         self.dense_head = nn.Conv2d(pyramid, joints + 4, 1)
         self._initialise()
 
@@ -176,7 +179,7 @@ class SmallNet(Backbone):
         top = self.laterals[-1](maps[-1])
         for lateral, finer in zip(reversed(self.laterals[:-1]), reversed(maps[:-1]), strict=True):
             top = lateral(finer) + F.interpolate(top, scale_factor=2.0, mode="nearest")
-        return F.relu(self.smooth(top), inplace=True)
+        return self.refine(F.relu(self.smooth(top), inplace=True))
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ from training.pool import Pool
 
 CHUNK = 64
 """Samples that a loading process hands over to a pool at once."""
+
+
+LIBRARIES = ["training.module", "training.synth.stream"]
+"""What loading processes share from the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,8 @@ class MetroData(pl.LightningDataModule):
     def _loader(
         self, mixture: Mixture, sampler: Sampler[list[int]], collate: Callable[..., Any] | None = None
     ) -> DataLoader[Any]:
+        if self.workers:  # the libraries are read once, not in each process in turn
+            multiprocessing.get_context("forkserver").set_forkserver_preload(LIBRARIES)
         return DataLoader(
             mixture,
             batch_sampler=sampler,

@@ -28,7 +28,7 @@ from training.folding import FoldedMetro
 from training.mesh_spec import MeshSpec
 from training.network import Metro
 from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from training.onnx_graph import TOLERANCE, check_against, to_onnx
+from training.onnx_graph import ROUNDED_TOLERANCE, TOLERANCE, check_against, round_weights, to_onnx
 
 ATTENTION_HELP = "with the attention view, for metro-ros attention; the file holds the backbone once more"
 
@@ -75,21 +75,32 @@ class ExportGraph(nn.Module):
 
 
 def export_bundle(
-    metro: Metro, config: MetroConfig, info: BundleInfo, output: str | Path, *, attention: bool = False
+    metro: Metro,
+    config: MetroConfig,
+    info: BundleInfo,
+    output: str | Path,
+    *,
+    attention: bool = False,
+    compact: bool = False,
 ) -> Bundle:
     """Write the bundle of a network in eval mode to `output` and return it as the core loads it.
 
     Args:
         attention: let the attention view come along, see training.export_attention.
+        compact: round the weights to float16, so that they compress; see onnx_graph.round_weights.
 
     Raises:
-        ExportError: ONNX Runtime and torch differ by more than TOLERANCE; nothing is written.
+        ExportError: ONNX Runtime and torch differ by more than TOLERANCE, or, with rounded weights, ROUNDED_TOLERANCE;
+            nothing is written.
         ConfigError: the mesh spec lacks what a bundle holds.
     """
     mesh = mesh_arrays(metro.mesh)
     crops = probe_crops(config.image_size)
     model = export_onnx(FoldedMetro(metro), config.image_size)
     differences = check_against_torch(model, metro, crops)
+    if compact:
+        model = round_weights(model)
+        differences = check_against_torch(model, metro, crops, ROUNDED_TOLERANCE)
     view = checked_attention_view(metro, crops) if attention else None
     fields = manifest_fields(metro.mesh, config, info)
     fields["origin"] = {**fields["origin"], "largest_difference_onnx_torch": differences}
@@ -201,11 +212,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--attention", action="store_true", help="with what metro-ros attention draws; adds the backbone"
     )
+    parser.add_argument(
+        "--compact", action="store_true", help="weights rounded to float16, so that they compress to half"
+    )
     options = parser.parse_args(arguments)
     try:
         metro, config, fields = load_checkpoint(options.checkpoint)
         info = BundleInfo.from_dict(fields | (read_json(options.info) if options.info else {}))
-        bundle = export_bundle(metro, config, info, options.output, attention=options.attention)
+        bundle = export_bundle(
+            metro, config, info, options.output, attention=options.attention, compact=options.compact
+        )
     except MetroError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from training.folding import FoldedMetro
 from training.network import Metro
 from training.normalize import Normalize
-from training.onnx_graph import check_against, halve_weights, to_onnx
+from training.onnx_graph import ROUNDED_TOLERANCE, check_against, halve_weights, to_onnx
 from training.transformer import SelfAttention
 
-HALVED_TOLERANCE = 5e-3
-"""Largest difference of any output once the weights are stored in float16; see `onnx_graph.check_against`."""
 OUTPUT_NAMES = ("joints", "vertices", "camera", "attention")
 
 
@@ -43,12 +41,12 @@ def checked_attention_view(metro: Metro, crops: npt.NDArray[np.uint8]) -> tuple[
         crops: (N, S, S, 3) uint8 RGB, to compare with torch on.
 
     Raises:
-        ExportError: ONNX Runtime and torch differ by more than TOLERANCE, or, with halved weights, HALVED_TOLERANCE.
+        ExportError: ONNX Runtime and torch differ by more than TOLERANCE, or, with halved weights, ROUNDED_TOLERANCE.
     """
     whole = to_onnx(AttentionGraph(FoldedMetro(metro)), crops.shape[1], OUTPUT_NAMES)
     check_against(whole, lambda images: attention_view(metro, images), crops)
     model = halve_weights(whole)  # the file holds the backbone a second time
-    differences = check_against(model, lambda images: attention_view(metro, images), crops, HALVED_TOLERANCE)
+    differences = check_against(model, lambda images: attention_view(metro, images), crops, ROUNDED_TOLERANCE)
     layer = f"last of block {len(metro.blocks())}"
     details = {"layer": layer, "heads": _last_attention(metro).heads, "largest_difference_onnx_torch": differences}
     return model, details

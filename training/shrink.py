@@ -20,7 +20,7 @@ def shrunk(config: MetroConfig) -> MetroConfig:
     if isinstance(backbone, HRNetConfig):
         backbone = replace(backbone, width=4)
     elif isinstance(backbone, SmallNetConfig):
-        backbone = replace(backbone, stem_channels=8, channels=(8, 12, 16), blocks=(1, 1, 1), pyramid=8)
+        backbone = replace(backbone, stem_channels=8, channels=(8, 12, 16), blocks=(1, 1, 1), pyramid=8, refine=1)
     size = config.image_size if isinstance(backbone, SmallNetConfig) else 64
     return replace(
         config, image_size=size, backbone=backbone, blocks=blocks, camera_hidden=min(config.camera_hidden, 8)

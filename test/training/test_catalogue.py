@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from bodies import make_anny_like_mesh, make_bank
 from dataset_fixtures import write_coco, write_freihand, write_metro_tsv, write_threedpw
+from stand_in_hand import make_hand, make_hand_mesh
 from stand_ins import make_sample
-from write_fixtures import write_default
+from write_fixtures import write_default, write_hand
 
 from metro_ros.core.errors import ConfigError, SourceError
 from training.datasets.catalogue import KINDS, open_source
@@ -66,12 +67,24 @@ def test_a_stream_draws_the_same_rows_in_every_process(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again[5].joints, first.joints)
     with pytest.raises(IndexError):
         stream[len(stream)]
-    for fields in ({}, {"motions": 3}, {"motions": "motions.npz", "colour": "red"}, []):
+    wrong = [{}, {"motions": 3}, {"motions": "motions.npz", "colour": "red"}, [], {"subject": "foot", "motions": "m"}]
+    for fields in (*wrong, {"subject": "hand", "motions": "motions.npz"}):
         path.write_text(json.dumps(fields))
-        with pytest.raises(ConfigError, match="expected motions, and"):
+        with pytest.raises(ConfigError, match="expected motions, or subject hand without them, and"):
             open_source(f"synth:{path}", TUBE_MAN)
     with pytest.raises(SourceError, match="cannot read"):
         open_source(f"synth:{tmp_path / 'none.json'}", TUBE_MAN)
+
+
+def test_a_stream_of_hands_needs_no_motions(tmp_path: Path) -> None:
+    write_hand(tmp_path)
+    path = tmp_path / "hands.json"
+    path.write_text(json.dumps({"subject": "hand", "cache": ".", "renderer": "opencv", "rooms": 3}))
+    mesh = make_hand_mesh(make_hand())
+    stream = open_source(f"synth:{path}", mesh).dataset
+    sample = stream[1]
+    assert stream.joint_names == mesh.joint_names and len(sample.joints) == 21
+    assert not np.array_equal(sample.image, stream[2].image)
 
 
 def test_a_tsv_set_is_of_hands_where_the_mesh_is(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_free_attention_has_no_mask(small_network) -> None:
 @pytest.mark.parametrize("block", ["basic", "inverted", "wide_kernel"])
 def test_every_kind_of_block_folds_and_starts_as_its_shortcut(block: str) -> None:
     torch.manual_seed(0)
-    config = replace(small_config("default"), backbone=SmallNetConfig(8, (8, 12, 16), (1, 1, 2), 12, block))
+    config = replace(small_config("default"), backbone=SmallNetConfig(8, (8, 12, 16), (1, 1, 2), 12, 1, block))
     metro = build(config, make_mesh())
     last = metro.backbone.stages[2][1]
     maps = torch.rand(1, 16, 4, 4)

@@ -284,3 +284,27 @@ def test_an_average_follows_numbers_and_keeps_indices() -> None:
         follow(0.9)(ours, theirs, 1)
     torch.testing.assert_close(average[0][0], torch.tensor([1.1, 3.0]))
     assert average[1][0].tolist() == [7, 5]
+
+
+def test_training_from_a_pool_learns_and_goes_on(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A loading process fills the pool; steps draw from it, other samples of it each."""
+    pooled = ["--workers", "1", "--pool", "40", "--pool-wait", "30", "--schedule", "step", "--ema-decay", "0.9"]
+    given = words(place, tmp_path, *pooled, batch=16)
+    assert main([*given, "--steps", "24"]) == 0
+    assert main([*given, "--steps", "28", "--resume"]) == 0
+    curve = losses(tmp_path)
+    assert sorted(curve) == list(range(28))
+    assert np.mean([curve[step] for step in range(20, 28)]) < 0.9 * np.mean([curve[step] for step in range(4)])
+    metro, _, _ = load_checkpoint(tmp_path / "last.safetensors")
+    assert metro.mesh.level_sizes == make_body_mesh(make_bank()).level_sizes
+    capsys.readouterr()
+    for wrong in (
+        ["--pool", "0", "--workers", "1"],
+        ["--pool", "9"],
+        ["--pool", "9", "--workers", "1", "--pool-wait", "0"],
+    ):
+        assert main(words(place, tmp_path / "none", *wrong, "--steps", "1")) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("training: the pool: expected 1 or more rows and workers, got --pool"), line

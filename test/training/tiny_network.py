@@ -57,7 +57,7 @@ def small_config(kind: str, hidden: tuple[int, ...] = (16, 8)) -> MetroConfig:
         train_upsampling=(True, False),
     )  # fmt: skip
     if kind == "default":
-        return replace(shrunk, backbone=SmallNetConfig(8, (8, 12, 16), (1, 1, 2), 12))
+        return replace(shrunk, backbone=SmallNetConfig(8, (8, 12, 16), (1, 1, 2), 12, 1))
     return replace(shrunk, backbone=HRNetConfig(width=4, pooled=kind == "paper_hand"))
 
 

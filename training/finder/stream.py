@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -117,6 +118,7 @@ class RowStream:
         # Processes take over the environment they are started in: one core each, not all of them for each.
         for name in _THREADS:
             os.environ.setdefault(name, "1")
+        multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])  # read once, not by each
         loader: DataLoader[Arrays] = DataLoader(
             _Chunks(self.rows),
             batch_size=None,
