@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -24,8 +25,6 @@ from training.pool import Pool
 
 CHUNK = 64
 """Samples that a loading process hands over to a pool at once."""
-
-
 LIBRARIES = ["training.module", "training.synth.stream"]
 """What loading processes share from the start."""
 
@@ -145,7 +144,10 @@ class _Packing:
         self.mixture = mixture
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
-        return pack(self.mixture.collate(items))
+        batch = self.mixture.collate(items)
+        for row in batch.skipped:
+            print(f"skipped: {row}", file=sys.stderr)
+        return pack(batch)
 
 
 def _one_thread(worker: int) -> None:

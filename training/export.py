@@ -29,6 +29,7 @@ from training.mesh_spec import MeshSpec
 from training.network import Metro
 from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from training.onnx_graph import ROUNDED_TOLERANCE, TOLERANCE, check_against, round_weights, to_onnx
+from training.reliability import sighting
 
 ATTENTION_HELP = "with the attention view, for metro-ros attention; the file holds the backbone once more"
 
@@ -128,9 +129,10 @@ def check_against_torch(
         output = metro(images)
         known = {"joints": output.joints, "vertices": output.vertices[-1], "camera": output.camera}
         if output.confidence is not None:
-            known["confidence"] = known["visibility"] = output.confidence.sigmoid()
-        if output.reliability is not None:
+            known["confidence"] = output.confidence.sigmoid()
+        if output.reliability is not None and output.confidence is not None:
             known["confidence"] = output.reliability.sigmoid()
+            known["visibility"] = sighting(output.confidence, output.heatmaps, output.mask)
         return known
 
     return check_against(model, expected, crops, tolerance)

@@ -24,13 +24,13 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from training.heads import features_at_joints, fit_camera
 from training.network import Metro, for_joints_alone, global_vector
-from training.reliability import gather_clues
+from training.reliability import gather_clues, sighting
 from training.transformer import EncoderLayer
 
 
 class FoldedOutput(NamedTuple):
     """joints (N, J, 3), vertices (N, V, 3) of the finest level, camera (N, 3); in [0, 1], (N, J) or None: confidence,
-    and visibility where that is not all that the network knows of confidence."""
+    and visibility, see reliability.sighting, where it is not all that the network knows of confidence."""
 
     joints: Tensor
     vertices: Tensor
@@ -123,7 +123,8 @@ class FoldedMetro(nn.Module):
             return CoarseOutput(joints, coarse, camera, confidence.sigmoid(), None, attention)
         clues = gather_clues(features.heatmaps, features.mask, keypoints, confidence, joints, camera)
         reliability = self.reliability_head(clues).sigmoid()
-        return CoarseOutput(joints, coarse, camera, reliability, confidence.sigmoid(), attention)
+        seen = sighting(confidence, features.heatmaps, features.mask)
+        return CoarseOutput(joints, coarse, camera, reliability, seen, attention)
 
     def _project(
         self, image: Tensor, keypoints: Tensor | None, confidence: Tensor | None, at_joints: Tensor | None

@@ -39,6 +39,19 @@ class ReliabilityHead(nn.Module):
         return self.judge(clues)
 
 
+def sighting(visibility: Tensor, heatmaps: Tensor | None, mask: Tensor | None) -> Tensor:
+    """(N, J) in [0, 1], how much of each joint there is to see: that it lies in the crop, and on somebody's silhouette.
+
+    That a joint is in the crop is easily believed of any texture; hardly one of those also has a silhouette where the
+    joints should be.
+
+    Args:
+        visibility: (N, J) logits of lying in the crop. heatmaps: (N, J, H, W) logits. mask: (N, 1, H, W) logits.
+    """
+    assert heatmaps is not None and mask is not None
+    return visibility.sigmoid() * (heat(heatmaps) * mask.sigmoid()).sum(dim=(2, 3))
+
+
 def gather_clues(
     heatmaps: Tensor | None, mask: Tensor | None, keypoints: Tensor, visibility: Tensor, joints: Tensor, camera: Tensor
 ) -> Tensor:

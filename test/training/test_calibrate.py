@@ -22,7 +22,7 @@ from training.folding import FoldedMetro
 from training.network import Metro
 from training.normalize import Normalize
 from training.onnx_graph import ExportError
-from training.reliability import CLUES, gather_clues
+from training.reliability import CLUES, gather_clues, sighting
 
 COUNT = 160
 
@@ -128,6 +128,19 @@ def test_clues_are_what_they_are_called() -> None:
     assert spread[4] == pytest.approx(0.5) and len(spread) == CLUES + 1
 
 
+def test_a_joint_is_sighted_in_the_crop_and_on_a_silhouette() -> None:
+    heatmaps = torch.zeros(1, 2, 4, 4)
+    heatmaps[0, :, 1, 2] = 40.0
+    mask = torch.full((1, 1, 4, 4), -40.0)
+    believed = torch.tensor([[3.0, -30.0]])
+    assert sighting(believed, heatmaps, mask).max() < 1e-6  # nobody is there
+    mask[0, 0, 1, 2] = 40.0
+    torch.testing.assert_close(sighting(believed, heatmaps, mask), believed.sigmoid())
+    assert sighting(believed, torch.zeros(1, 2, 4, 4), mask)[0, 0] == pytest.approx(
+        float(believed[0, 0].sigmoid()) / 16
+    )
+
+
 def test_the_bundle_says_what_confidence_means(fitted: tuple[Metro, MetroConfig, str], tmp_path: Path) -> None:
     metro, config, _ = fitted
     bundle = export_bundle(metro, config, BundleInfo(), tmp_path / "bundle")
@@ -138,11 +151,12 @@ def test_the_bundle_says_what_confidence_means(fitted: tuple[Metro, MetroConfig,
     with torch.no_grad():
         expected = metro(Normalize()(torch.from_numpy(crops)))
         folded = FoldedMetro(metro)(Normalize()(torch.from_numpy(crops)))
-    torch.testing.assert_close(folded.visibility, expected.confidence.sigmoid())
+    seen = sighting(expected.confidence, expected.heatmaps, expected.mask)
+    torch.testing.assert_close(folded.visibility, seen)
     for name in ("onnxruntime", "openvino"):
         output = open_engine(bundle, name, threads=1).infer(crops)  # type: ignore[arg-type]
         np.testing.assert_allclose(output.confidence, expected.reliability.sigmoid(), atol=1e-4)
-        np.testing.assert_allclose(output.visibility, expected.confidence.sigmoid(), atol=1e-4)
+        np.testing.assert_allclose(output.visibility, seen, atol=1e-4)
     assert (output.confidence != output.visibility).all()
     with torch.no_grad():
         metro.reliability_head.judge.bias[0] += 0.5

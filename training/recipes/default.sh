@@ -4,44 +4,64 @@
 #   training/recipes/default.sh MOTIONS.npz [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
 #   training/recipes/default.sh --smoke [RUN_FOLDER]          every step on a made-up body, in less than a minute
 #
+# POOL_WORKERS=N is for a machine with a GPU: N processes draw crops for as long as it trains, another N / 3 draw frames
+# for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 30 GB of the GPU.
+#
 # FROM_BUNDLE=DIR begins with the weights of a bundle instead of nothing, e.g. metro_ros/models/default. That is how the
 # shipped weights came about: twice, two hours on plainer scenes first, then ALL_MINUTES=85 on these.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 unseen=02_09,01_04,03_02  # recordings to validate on; 02_05 is the demo's
-excluded=02_05,$unseen processes=2 crops=80000 shard=500 validated=500 calibrated=4000 clips=12 frames=120
+excluded=02_05,$unseen workers=${POOL_WORKERS:-} pool=(--pool "${POOL:-400000}") frame_pool=(--batch 64) batch=256
+processes=2 crops=80000 shard=500 validated=500 calibrated=4000 clips=12 frames=120
 painted=10000 finder=(--minutes "${FINDER_MINUTES:-40}")
 first=(--minutes "${FIRST_MINUTES:-12}") all=(--minutes "${ALL_MINUTES:-96}") small=() cache=()
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
   motions=$run/fixtures/motions.npz cache=(--cache "$run/fixtures")
-  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2 --batch 4)
+  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2)
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
+  pool=(--pool 16 --pool-wait 8) frame_pool=(--batch 4 --pool 8 --wait 4 --rooms 2) batch=4
 else
   motions=${1:?MOTIONS.npz or --smoke} run=${2:-runs/default}
 fi
 
 export OMP_NUM_THREADS=1  # one process a core beats one process with two threads as soon as anything else runs
 synth() { python -m training.synth --motions "$motions" "${cache[@]}" "$@"; }
-train() {
-  python -m training.train --motions "$motions" "${cache[@]}" --data "shards:$run/crops" --resume "${small[@]}" "$@"
-}
+data=(--data "shards:$run/crops")
+train() { python -m training.train --motions "$motions" "${cache[@]}" "${data[@]}" --resume "${small[@]}" "$@"; }
+finder() { python -m training.finder --out "$run/finder" "${finder[@]}" --resume "$@"; }
 
 # 1. Crops: seen several times each, turned, scaled and recoloured anew.
 synth --crops "$validated" --seed 3 --only "$unseen" --unseen-people --out "$run/validation"
-for ((i = 0; i < processes; i++)); do
-  synth --crops $((crops / processes)) --shard-size $shard --first-shard $((i * crops / processes / shard)) --seed 1 \
-    --exclude "$excluded" --out "$run/crops" &
-done
-wait
+if [ -n "$workers" ]; then
+  processes=1 data=(--data "synth:$run/stream.json" --workers "$workers" "${pool[@]}")
+  python - "$run/stream.json" "$motions" "$excluded" "${cache[1]:-}" <<'EOF'
+import json, os, sys
+path, motions, excluded, cache = sys.argv[1:]
+fields = {"motions": os.path.abspath(motions), "exclude": excluded, "renderer": "opencv", "rooms": 150}
+fields |= {"cache": os.path.abspath(cache), "rooms": 2} if cache else {}
+os.makedirs(os.path.dirname(path), exist_ok=True)
+json.dump(fields, open(path, "w"))
+EOF
+else
+  for ((i = 0; i < processes; i++)); do
+    synth --crops $((crops / processes)) --shard-size $shard --first-shard $((i * crops / processes / shard)) --seed 1 \
+      --exclude "$excluded" --out "$run/crops" &
+  done
+  wait
+fi
 
-# 2. What is visible, and what bodies do: neither needs the other, one core each. Or both from a bundle.
+# 2. What is visible, and what bodies do: neither needs the other, one core each. Or both from a bundle, or, on a GPU,
+# with all the rest.
 if [ -n "${FROM_BUNDLE:-}" ]; then
   python -m training.warm_start --bundle "$FROM_BUNDLE" --motions "$motions" "${cache[@]}" \
     --data "shards:$run/validation" --out "$run/start.safetensors"
   start=(--start-from "$run/start.safetensors" --learning-rate 5e-4)
+elif [ -n "$workers" ]; then
+  start=(--learning-rate 1.2e-3)
 else
   train --stage backbone --out "$run/backbone" "${first[@]}" --final-learning-rate 1e-4 &
   train --stage tokens --out "$run/tokens" "${first[@]}" --final-learning-rate 1e-4 &
@@ -51,8 +71,13 @@ else
 fi
 
 # 3. METRO: all of it together, masked vertex modelling included.
+if [ -n "$workers" ]; then
+  small+=(--batch "$batch")
+  finder --motions "$motions" --exclude "$excluded" "${cache[@]}" --workers $((workers / 3 + 1)) "${frame_pool[@]}" &
+fi
 train --stage all --out "$run/all" "${all[@]}" --ema-decay 0.998 --devices "$processes" \
-  --validation "shards:$run/validation" "${start[@]}"
+  --validation "shards:$run/validation" "${start[@]}" --edges 30 --normals 1
+wait
 
 # 4. What it says of its own joints, fitted to other crops that it was not trained on.
 synth --crops "$calibrated" --seed 5 --only "$unseen" --unseen-people --out "$run/calibration"
@@ -62,12 +87,14 @@ python -m training.calibrate --checkpoint "$run/all/last.safetensors" --data "sh
 # 5. Who is in a whole image: a network of its own, on frames of its own.
 frames() { python -m training.finder.frames --motions "$motions" "${cache[@]}" --shard-size "$shard" "$@"; }
 frames --count $((painted / 20 + shard)) --seed 3 --only "$unseen" --unseen-people --out "$run/frames_validation"
-frames --count "$painted" --seed 1 --exclude "$excluded" --out "$run/frames"
-python -m training.finder --frames "$run/frames" --out "$run/finder" "${finder[@]}" --resume
+if [ -z "$workers" ]; then
+  frames --count "$painted" --seed 1 --exclude "$excluded" --out "$run/frames"
+  finder --frames "$run/frames"
+fi
 
 # 6. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops and ids.
 python -m training.export --checkpoint "$run/calibrated.safetensors" --output "$run/bundle" \
-  --info training/recipes/default.json --attention
+  --info training/recipes/default.json --attention --compact
 python -m training.finder.export --checkpoint "$run/finder/last.safetensors" --bundle "$run/bundle" \
   --validation "$run/frames_validation"
 clips() { synth --frames "$frames" --only "$excluded" "$@"; }
