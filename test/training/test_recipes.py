@@ -21,9 +21,9 @@ RECIPES = {
 """Recipe -> joints of its network, and a figure that it must have measured."""
 
 
-def run(recipe: str, *words: str) -> subprocess.CompletedProcess[str]:
+def run(recipe: str, *words: str, **extra: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **extra}
     words = (str(ROOT / "training" / "recipes" / f"{recipe}.sh"), *words)
     return subprocess.run(words, env=environment, text=True, capture_output=True, timeout=280)
 
@@ -44,6 +44,15 @@ def test_a_recipe_makes_a_bundle_and_measures_it(recipe: str, tmp_path: Path) ->
     measured = json.loads((tmp_path / "run" / report).read_text())[figure]
     (kept,) = (entry for entry in bundle.manifest.measured.values() if isinstance(entry, dict))
     assert kept[figure] == pytest.approx(measured, abs=1e-3) and measured > 0
+
+
+def test_the_default_model_is_made_without_an_image_on_disk(tmp_path: Path) -> None:
+    """As on a machine with a GPU: crops and frames are drawn while body and finder learn."""
+    ended = run("default", "--smoke", str(tmp_path / "run"), POOL_WORKERS="1")
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr[-2000:]
+    bundle = load_bundle(tmp_path / "run" / "bundle")
+    assert bundle.part_file("finder") is not None and "unseen_clips" in bundle.manifest.measured
+    assert not (tmp_path / "run" / "crops").exists() and not (tmp_path / "run" / "frames").exists()
 
 
 def test_a_recipe_without_data_says_what_it_wants() -> None:
