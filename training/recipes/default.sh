@@ -8,7 +8,8 @@
 # for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 30 GB of the GPU.
 #
 # FROM_BUNDLE=DIR begins with the weights of a bundle instead of nothing, e.g. metro_ros/models/default. That is how the
-# shipped weights came about: twice, two hours on plainer scenes first, then ALL_MINUTES=85 on these.
+# shipped weights came about: two hours on plainer scenes first, then ALL_MINUTES=85 and ALL_MINUTES=54 on these; the
+# finder's on a GPU. POOL_WORKERS on its own has not yet made a better body in the ten minutes that it was given.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
