@@ -182,11 +182,11 @@ def hand() -> MetroConfig:
     return replace(
         default(),
         name="hand",
-        backbone=SmallNetConfig(channels=(32, 96, 160)),
+        backbone=SmallNetConfig(stem_channels=24, channels=(24, 64, 128), pyramid=40),
         blocks=(
-            BlockConfig(hidden=96, feed_forward=384, out_features=64, layers=3, heads=3, dropout=0.0),
-            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=3, heads=2, dropout=0.0),
-            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=3, heads=1, dropout=0.0),
+            BlockConfig(hidden=96, feed_forward=384, out_features=64, layers=2, heads=3, dropout=0.0),
+            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=2, heads=2, dropout=0.0),
+            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=2, heads=1, dropout=0.0),
         ),
         train_upsampling=(True,),
     )

@@ -214,9 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--attention", action="store_true", help="with what metro-ros attention draws; adds the backbone"
     )
-    parser.add_argument(
-        "--compact", action="store_true", help="weights rounded to float16, so that they compress to half"
-    )
+    parser.add_argument("--compact", action="store_true", help="weights rounded to float16, so that they compress")
     options = parser.parse_args(arguments)
     try:
         metro, config, fields = load_checkpoint(options.checkpoint)

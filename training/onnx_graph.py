@@ -113,7 +113,8 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
 def round_weights(model: bytes, least: int = 1024) -> bytes:
     """The same graph with every constant of `least` numbers or more rounded to what float16 holds, stored as before.
 
-    Its last 13 bits are zero then, and whatever compresses files, archives and git among them, makes them half as long.
+    Its last 13 bits are zero then, and whatever compresses files, archives and git among them, needs two thirds of the
+    room.
     """
     graph = onnx.load_from_string(model)
     for tensor in graph.graph.initializer:
