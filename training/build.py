@@ -251,7 +251,7 @@ ARCHITECTURES: dict[str, BackboneConfig] = {
     "smallnet-inverted": SmallNetConfig(channels=(32, 80, 160), blocks=(2, 3, 3), block="inverted"),
     "smallnet-wide-kernel": SmallNetConfig(channels=(48, 96, 192), blocks=(2, 2, 3), block="wide_kernel"),
 }
-"""The paper's backbones, as its code calls them; and those that the default one was chosen from."""
+"""The paper's backbones, as its code calls them; and those to compare the default one with."""
 
 
 def with_architecture(config: MetroConfig, name: str) -> MetroConfig:

@@ -17,8 +17,8 @@ import signal
 import sys
 import types
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -29,6 +29,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
+from training.averaging import move_averages
 from training.build import PRESETS as NETWORKS
 from training.build import build
 from training.checkpoint import load_checkpoint
@@ -135,7 +136,7 @@ def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Lengt
     if config.ema_decay is not None:
         # Without a device it would be made before the module moves, and stay on the CPU.
         device = "cuda" if accelerator == "gpu" else None
-        callbacks.append(WeightAveraging(device, multi_avg_fn=follow(config.ema_decay)))
+        callbacks.append(WeightAveraging(device, multi_avg_fn=partial(_follow, config.ema_decay)))
     callbacks.append(KeepCheckpoints(options.out, options.save_every_s))
     return pl.Trainer(
         accelerator=accelerator,
@@ -161,17 +162,9 @@ def make_trainer(options: argparse.Namespace, config: TrainConfig, length: Lengt
     )
 
 
-def follow(decay: float) -> Callable[[list[Tensor], list[Tensor], object], None]:
-    """Moves averages towards current values, in place; indices and counts are taken over. torch's own would round
-    those down, to the index before."""
-
-    def move(average: list[Tensor], current: list[Tensor], count: object) -> None:
-        if average[0].is_floating_point():
-            torch._foreach_lerp_(average, current, 1.0 - decay)
-        else:
-            torch._foreach_copy_(average, current)
-
-    return move
+def _follow(decay: float, averages: list[Tensor], values: list[Tensor], count: object) -> None:
+    """move_averages, as torch's AveragedModel calls it."""
+    move_averages(averages, values, decay)
 
 
 def _start_from(metro: Metro, options: argparse.Namespace) -> None:

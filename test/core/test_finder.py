@@ -21,7 +21,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.fixture(params=["openvino", "onnxruntime"])
 def finder(request: pytest.FixtureRequest, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> Finder:
     if request.param == "openvino":
-        pytest.importorskip("openvino")
+        pytest.importorskip("openvino", reason="needs OpenVINO")
     else:
         monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
     opened = open_finder(bundle, threads=1)

@@ -94,7 +94,7 @@ def test_vertices_far_away_keep_their_precision(tmp_path: Path) -> None:
 
 
 def test_webdataset_reads_what_we_write(tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
+    webdataset = pytest.importorskip("webdataset", reason="needs webdataset")
     path = _shard(tmp_path)
     rows = list(webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False))
     assert [row["__key__"] for row in rows] == [f"a_00000_{row:06d}" for row in range(3)]
@@ -105,7 +105,7 @@ def test_webdataset_reads_what_we_write(tmp_path: Path) -> None:
 
 
 def test_we_read_what_webdataset_writes(tmp_path: Path) -> None:
-    webdataset = pytest.importorskip("webdataset")
+    webdataset = pytest.importorskip("webdataset", reason="needs webdataset")
     png = cv2.imencode(".png", SMOOTH[..., ::-1])[1].tobytes()
     members = encode_sample(_samples()[0], NAMES)
     del members["jpg"]

@@ -16,6 +16,7 @@ import torch
 from bodies import make_bank, make_body_mesh, make_recording
 
 from metro_ros.core.errors import SourceError
+from training.averaging import move_averages
 from training.checkpoint import load_checkpoint
 from training.datasets.mixture import PROBES
 from training.datasets.shards import ShardDataset, write_shard, write_shards
@@ -23,7 +24,7 @@ from training.mesh_files import save_mesh_spec
 from training.motion import retarget
 from training.synth.samples import SampleConfig, SampleMaker
 from training.tensor_file import load_tree
-from training.train import _without_worker, follow, main
+from training.train import _without_worker, main
 
 ROOT = Path(__file__).resolve().parents[2]
 EASY = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.1, occluded=0.0, rooms=2)
@@ -281,7 +282,7 @@ def test_an_average_follows_numbers_and_keeps_indices() -> None:
     average = [torch.tensor([1.0, 3.0])], [torch.tensor([7, 3])]
     current = [torch.tensor([2.0, 3.0])], [torch.tensor([7, 5])]
     for ours, theirs in zip(average, current, strict=True):
-        follow(0.9)(ours, theirs, 1)
+        move_averages(ours, theirs, 0.9)
     torch.testing.assert_close(average[0][0], torch.tensor([1.1, 3.0]))
     assert average[1][0].tolist() == [7, 5]
 

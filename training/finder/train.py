@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from metro_ros.core.errors import ConfigError
+from training.averaging import move_averages
 from training.finder.loss import TargetBatch, finder_loss
 from training.finder.network import FinderConfig, FinderNet
 from training.precision import Precision, is_rounded
@@ -126,17 +127,11 @@ class Trainer:
             raise ConfigError(f"loss of step {self.step}", expected="a finite number", got=value)
         return value
 
-    @torch.no_grad()
     def _follow(self) -> None:
         """Move the average towards the network: by more while it is young."""
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step)) if self.step else 0.0
         means, values = ([*net.parameters(), *net.buffers()] for net in (self.average, self.net))
-        pairs = list(zip(means, values, strict=True))
-        moving = [(mean, value) for mean, value in pairs if mean.is_floating_point()]
-        torch._foreach_lerp_([mean for mean, _ in moving], [value for _, value in moving], 1 - decay)
-        for mean, value in pairs:
-            if not mean.is_floating_point():
-                mean.copy_(value)
+        move_averages(means, values, decay)
 
     def save(self, path: Path) -> None:
         """Everything that training goes on from, and what `load_finder` reads."""
