@@ -28,7 +28,7 @@ from training.folding import FoldedMetro
 from training.mesh_spec import MeshSpec
 from training.network import Metro
 from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from training.onnx_graph import ROUNDED_TOLERANCE, TOLERANCE, check_against, round_weights, to_onnx
+from training.onnx_graph import ROUNDED_TOLERANCE, TOLERANCE, check_against, halve_weights, to_onnx
 from training.reliability import sighting
 
 ATTENTION_HELP = "with the attention view, for metro-ros attention; the file holds the backbone once more"
@@ -88,7 +88,7 @@ def export_bundle(
 
     Args:
         attention: let the attention view come along, see training.export_attention.
-        compact: round the weights to float16, so that they compress; see onnx_graph.round_weights.
+        compact: store the weights in float16; see onnx_graph.halve_weights.
 
     Raises:
         ExportError: ONNX Runtime and torch differ by more than TOLERANCE, or, with rounded weights, ROUNDED_TOLERANCE;
@@ -100,7 +100,7 @@ def export_bundle(
     model = export_onnx(FoldedMetro(metro), config.image_size)
     differences = check_against_torch(model, metro, crops)
     if compact:
-        model = round_weights(model)
+        model = halve_weights(model)
         differences = check_against_torch(model, metro, crops, ROUNDED_TOLERANCE)
     view = checked_attention_view(metro, crops) if attention else None
     fields = manifest_fields(metro.mesh, config, info)
@@ -214,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--attention", action="store_true", help="with what metro-ros attention draws; adds the backbone"
     )
-    parser.add_argument("--compact", action="store_true", help="weights rounded to float16, so that they compress")
+    parser.add_argument("--compact", action="store_true", help="weights stored in float16: half the file")
     options = parser.parse_args(arguments)
     try:
         metro, config, fields = load_checkpoint(options.checkpoint)

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,8 @@ TOLERANCE = 1e-4
 """Largest difference from torch: metres; for the camera relative to its size; for probabilities as they are."""
 ROUNDED_TOLERANCE = 5e-3
 """The same once weights are rounded to float16."""
+_HALVED = ".half"
+"""Behind the names of constants that are stored in float16."""
 
 
 class ExportError(MetroError):
@@ -110,24 +113,10 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def round_weights(model: bytes, least: int = 1024) -> bytes:
-    """The same graph with every constant of `least` numbers or more rounded to what float16 holds, stored as before.
-
-    Its last 13 bits are zero then, and whatever compresses files, archives and git among them, needs two thirds of the
-    room.
-    """
-    graph = onnx.load_from_string(model)
-    for tensor in graph.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size >= least:
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16).astype(np.float32), tensor.name))
-    return graph.SerializeToString()
-
-
 def halve_weights(model: bytes, least: int = 1024) -> bytes:
     """The same graph with every constant of `least` numbers or more stored in float16, and cast back where it is used.
 
-    Half the file for numbers a two-thousandth off: for what people look at, not for what is measured.
+    Half the file, for numbers a two-thousandth off: engines undo it once, when they load it.
     """
     graph = onnx.load_from_string(model)
     casts = []
@@ -136,8 +125,21 @@ def halve_weights(model: bytes, least: int = 1024) -> bytes:
         if values.dtype != np.float32 or values.size < least:
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}.half"))
-        casts.append(onnx.helper.make_node("Cast", [f"{name}.half"], [name], to=onnx.TensorProto.FLOAT))
+        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + _HALVED))
+        casts.append(onnx.helper.make_node("Cast", [name + _HALVED], [name], to=onnx.TensorProto.FLOAT))
     for node in reversed(casts):
         graph.graph.node.insert(0, node)
     return graph.SerializeToString()
+
+
+def read_model(path: str | Path) -> onnx.ModelProto:
+    """A file's graph with what `halve_weights` stored in float16 as float32 constants by their old names."""
+    model = onnx.load(path)
+    halved = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(_HALVED)}
+    for tensor in halved.values():
+        values = numpy_helper.to_array(tensor).astype(np.float32)
+        tensor.CopyFrom(numpy_helper.from_array(values, tensor.name.removesuffix(_HALVED)))
+    kept = [node for node in model.graph.node if node.op_type != "Cast" or not node.input[0].endswith(_HALVED)]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    return model

@@ -24,7 +24,7 @@ TYPES: dict[str, int] = {"bf16": TensorProto.BFLOAT16, "fp16": TensorProto.FLOAT
 NUMPY_TYPES: dict[str, type] = {"bf16": ml_dtypes.bfloat16, "fp16": np.float16}
 OPSETS: dict[str, int] = {"bf16": 22, "fp16": 18}
 """The first opset whose Conv has the type, and no less than the exporter's."""
-BETWEEN = frozenset({"Relu", "Add", "Resize", "Transpose", "Reshape", "Split", "GlobalAveragePool", "MaxPool"})
+BETWEEN = frozenset({"Relu", "Clip", "Add", "Resize", "Transpose", "Reshape", "Split", "GlobalAveragePool", "MaxPool"})
 """Operators that follow the type of what they are given."""
 
 

@@ -26,6 +26,7 @@ from onnx import helper, numpy_helper
 from metro_ros.core.bundle import Bundle, add_variant, load_bundle
 from metro_ros.core.errors import MetroError
 from metro_ros.core.manifest import MAX_VARIANT_MM, VARIANT_PRECISIONS
+from training.onnx_graph import read_model
 from training.person_crops import person_crops
 from training.quantise import quantise
 from training.typed_graph import narrow, narrow_nodes, rounded
@@ -73,7 +74,7 @@ def make_variant(bundle: Bundle, precision: str, crops: npt.NDArray[np.uint8]) -
         VariantError: no candidate is within MAX_VARIANT_MM; the bundle is as before.
         GraphError: the network's parts cannot be told.
     """
-    model = onnx.load(bundle.model_path)
+    model = read_model(bundle.model_path)
     best: Candidate | None = None
     for candidate in _candidates(model, precision, crops):
         if best is None or candidate.errors.mean_vertex_mm < best.errors.mean_vertex_mm:
