@@ -43,7 +43,9 @@ def _motions() -> list[Motion]:
 
 
 MOTIONS = _motions()
-EASY = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.0, occluded=0.0, rooms=2)
+EASY = SampleConfig(
+    size=128, whole_image=0.0, rough=0.0, no_person=0.0, occluded=0.0, rooms=2, view=ViewConfig(portraits=0.0)
+)
 
 
 def _keypoints(sample: Sample) -> np.ndarray:
@@ -138,13 +140,15 @@ def test_normals_point_outward() -> None:
     assert (np.sum(vertex_normals(cube, hull) * cube, axis=1) > 1.0).all()
 
 
-def test_views_put_the_hips_where_they_say() -> None:
+@pytest.mark.parametrize("portraits", [0.0, 1.0])
+def test_views_put_the_hips_where_they_say(portraits: float) -> None:
     rng = np.random.default_rng(0)
-    config = ViewConfig(roll_deg=0.0)
+    config = ViewConfig(roll_deg=0.0, portraits=portraits)
+    rows = config.portrait_row if portraits else config.row_share
     for _ in range(50):
         view = sample_view(rng, config, stature=1.7, hip_height=0.9)
         column, row = view.camera.project(view.root[None])[0]
-        (left, right), (top, bottom) = config.column_share, config.row_share
+        (left, right), (top, bottom) = config.column_share, rows
         assert left * 640 - 1 <= column <= right * 640 and top * 480 - 1 <= row <= bottom * 480
         world = view.camera_from_world.T @ view.root
         if abs(world[1]) < 0.65 * np.linalg.norm(view.root):  # unless the tilt was limited
@@ -175,6 +179,17 @@ def test_a_sample_is_consistent() -> None:
             shown = sample.dense.surface[:, seen]
             low, high = MESH.template.min(axis=0) - 1e-3, MESH.template.max(axis=0) + 1e-3
             assert ((shown >= low[:, None]) & (shown <= high[:, None])).all()
+
+
+def test_dense_truth_is_a_quarter_of_the_crop() -> None:
+    rng = np.random.default_rng(0)
+    for no_person in (0.0, 1.0):
+        sample = _maker(dataclasses.replace(EASY, size=192, no_person=no_person)).sample(rng)
+        assert sample.image.shape == (192, 192, 3) and sample.box == Box(95.5, 95.5, 192.0)
+        assert sample.dense is not None
+        assert sample.dense.mask.shape == (48, 48) and sample.dense.surface.shape == (3, 48, 48)
+    with pytest.raises(ConfigError, match="multiple of 32"):
+        SampleConfig(size=100)
 
 
 def test_joints_project_onto_keypoints_in_the_ray_frame() -> None:

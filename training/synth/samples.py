@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metro_ros.core.crop import Box, box_from_points, whole_image_box
+from metro_ros.core.errors import ConfigError
 from training.body import BodyBank
 from training.datasets.sample import Dense, Sample
 from training.mesh_spec import MeshSpec
@@ -26,7 +27,8 @@ from training.synth.stage import Posed, Stage
 from training.synth.views import View, ViewConfig, sample_view, yaw_rotation
 
 _SUPERSAMPLE = 2
-_DENSE_SIZE = 32
+_DENSE_STRIDE = 4
+"""Crop pixels a cell of the dense truth, as the backbones predict it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class SampleConfig:
         view, pose: see there.
     """
 
-    size: int = 128
+    size: int = 192
     padding: float = 1.2
     whole_image: float = 0.06
     rough: float = 0.12
@@ -54,6 +56,15 @@ class SampleConfig:
     rooms: int = 300
     view: ViewConfig = field(default_factory=ViewConfig)
     pose: PoseConfig = field(default_factory=PoseConfig)
+
+    def __post_init__(self) -> None:
+        if self.size < 32 or self.size % 32:
+            raise ConfigError("side of a crop", expected="a multiple of 32 pixels", got=self.size)
+
+    @property
+    def dense_size(self) -> int:
+        """Cells a side of the mask and the surface."""
+        return self.size // _DENSE_STRIDE
 
 
 class SampleMaker:
@@ -74,7 +85,7 @@ class SampleMaker:
         self.poses = PoseSampler(bank, motions, config.pose)
         rng = np.random.default_rng(seed)
         self.rooms = [make_room(rng, config.view.width, config.view.height) for _ in range(config.rooms)]
-        middle = mesh.template[mesh.rows[1]]  # 32 cells a side show no more than this level has
+        middle = mesh.template[mesh.rows[1]]  # cells show no more than this level has
         self._surface_low = mesh.template.min(axis=0)
         self._surface_span = np.ptp(mesh.template, axis=0)
         self._surface_colours = ((middle - self._surface_low) / self._surface_span).astype(np.float32)
@@ -142,7 +153,8 @@ class SampleMaker:
             scene[hidden] = self._surface(rng, side)[hidden] * rng.uniform(0.4, 1.2)
             covered &= ~hidden
         small = np.asarray(cv2.resize(scene, (config.size, config.size), interpolation=cv2.INTER_AREA), np.float32)
-        share = cv2.resize(covered.astype(np.float32), (_DENSE_SIZE, _DENSE_SIZE), interpolation=cv2.INTER_AREA)
+        cells = config.dense_size
+        share = cv2.resize(covered.astype(np.float32), (cells, cells), interpolation=cv2.INTER_AREA)
 
         camera_from_ray = view.camera.ray_rotation((box.cx, box.cy)).astype(np.float32)
         root = posed.joints[list(mesh.root_joints)].mean(axis=0)
@@ -154,9 +166,9 @@ class SampleMaker:
             middle,
             mesh.faces[1],
             self._surface_colours,
-            crop_matrix(matrix, box, _DENSE_SIZE),
-            _DENSE_SIZE,
-            _DENSE_SIZE,
+            crop_matrix(matrix, box, cells),
+            cells,
+            cells,
         )
 
         def relative(points: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -184,7 +196,7 @@ class SampleMaker:
         box = Box(rng.uniform(0, width), rng.uniform(0, height), rng.uniform(100, 640))
         image = take(rng, self._backdrop(rng, box, config.size), sample_look(rng))
         image = _within(image, image_mask(box, config.size, width, height))
-        joints = self.mesh.joint_count
+        joints, cells = self.mesh.joint_count, config.dense_size
 
         def zeros(*shape: int) -> NDArray[np.float32]:
             return np.zeros(shape, np.float32)
@@ -197,7 +209,7 @@ class SampleMaker:
             keypoint_confidence=zeros(joints),
             joints=zeros(joints, 3),
             joint_confidence=zeros(joints),
-            dense=Dense(zeros(_DENSE_SIZE, _DENSE_SIZE), zeros(3, _DENSE_SIZE, _DENSE_SIZE)),
+            dense=Dense(zeros(cells, cells), zeros(3, cells, cells)),
             person=False,
         )
 

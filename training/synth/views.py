@@ -21,6 +21,8 @@ class ViewConfig:
         camera_height_m: above the floor.
         person_share: a standing person's height over the image's, drawn log-uniformly.
         column_share, row_share: where the hips are, as shares of the width and the height.
+        portraits: share of views that only the upper body is in.
+        portrait_share, portrait_row: person_share and row_share of these.
         roll_deg: standard deviation of the camera's roll.
     """
 
@@ -31,6 +33,9 @@ class ViewConfig:
     person_share: tuple[float, float] = (0.25, 1.5)
     column_share: tuple[float, float] = (0.1, 0.9)
     row_share: tuple[float, float] = (0.35, 0.8)
+    portraits: float = 0.12
+    portrait_share: tuple[float, float] = (1.0, 2.5)
+    portrait_row: tuple[float, float] = (0.85, 1.5)
     roll_deg: float = 4.0
 
 
@@ -60,11 +65,12 @@ def sample_view(rng: np.random.Generator, config: ViewConfig, stature: float, hi
     """
     fov = math.radians(rng.uniform(*config.fov_deg))
     focal = config.width / 2.0 / math.tan(fov / 2.0)
-    share = math.exp(rng.uniform(*np.log(config.person_share)))
+    near = rng.random() < config.portraits
+    share = math.exp(rng.uniform(*np.log(config.portrait_share if near else config.person_share)))
     depth = focal * stature / (share * config.height)
     cx, cy = (config.width - 1) / 2.0, (config.height - 1) / 2.0
     ray_x = (rng.uniform(*config.column_share) * config.width - cx) / focal
-    ray_y = (rng.uniform(*config.row_share) * config.height - cy) / focal
+    ray_y = (rng.uniform(*(config.portrait_row if near else config.row_share)) * config.height - cy) / focal
     # depth * (ray_y cos(tilt) + sin(tilt)) = camera height - hip height, solved for the tilt.
     drop = rng.uniform(*config.camera_height_m) - hip_height
     tilt = math.asin(np.clip(drop / (depth * math.hypot(1.0, ray_y)), -0.7, 0.7)) - math.atan(ray_y)
