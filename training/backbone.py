@@ -36,10 +36,12 @@ class Backbone(nn.Module):
     Attributes:
         out_channels: C of Features.image.
         stride: S / h of the map.
+        rounds_on_cpu: whether bfloat16 makes it faster there, too: not where most convolutions are channel by channel.
     """
 
     out_channels: int
     stride: int
+    rounds_on_cpu = True
 
     def __call__(self, images: Tensor) -> Features:
         return super().__call__(images)

@@ -11,6 +11,7 @@ from torch import nn
 
 from metro_ros.core.errors import ConfigError
 from training.backbone import BLOCKS, Backbone, SmallNet
+from training.blazepose import LANDMARK_NUMBERS, PYRAMID, REGRESSED, BlazePose, scaled
 from training.heads import KeypointHead
 from training.hrnet import OUT_CHANNELS, HRNet
 from training.mesh_spec import MeshSpec
@@ -40,6 +41,29 @@ class SmallNetConfig:
         if self.block not in BLOCKS:
             raise ConfigError("SmallNet block", expected=" or ".join(BLOCKS), got=self.block)
 
+    @property
+    def image_channels(self) -> int:
+        return self.channels[-1]
+
+
+@dataclass(frozen=True, slots=True)
+class BlazePoseConfig:
+    """See blazepose.BlazePose. Stride 32."""
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.width <= 4:
+            raise ConfigError("BlazePose width", expected="above 0, at most 4", got=self.width)
+
+    @property
+    def pyramid(self) -> int:
+        return scaled(PYRAMID, self.width)
+
+    @property
+    def image_channels(self) -> int:
+        return scaled(REGRESSED, self.width) + LANDMARK_NUMBERS
+
 
 @dataclass(frozen=True, slots=True)
 class HRNetConfig:
@@ -61,7 +85,9 @@ class ResNetConfig:
             raise ConfigError("ResNet depth", expected=" or ".join(map(str, LAYERS)), got=self.depth)
 
 
-BackboneConfig = SmallNetConfig | HRNetConfig | ResNetConfig
+SeeingConfig = SmallNetConfig | BlazePoseConfig
+"""Backbones with heatmaps, a mask and a surface, whose map is never pooled."""
+BackboneConfig = SeeingConfig | HRNetConfig | ResNetConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +145,7 @@ class MetroConfig:
             raise ConfigError("network blocks", expected="the last one to have out_features 3", got=self.blocks)
         if self.camera == "keypoints" and not self.keypoints:
             raise ConfigError("network camera", expected="keypoints=True for camera 'keypoints'", got=self.keypoints)
-        if self.keypoints and not isinstance(self.backbone, SmallNetConfig):
+        if self.keypoints and not isinstance(self.backbone, SeeingConfig):
             raise ConfigError("network keypoints", expected="a backbone with heatmaps", got=self.backbone)
         if self.joint_features and not self.keypoints:
             raise ConfigError("network joint_features", expected="keypoints=True", got=self.keypoints)
@@ -133,16 +159,17 @@ class MetroConfig:
 
 
 def default() -> MetroConfig:
-    """The network this project trains: 0.4 GMAC at 128 pixels, so that two CPU cores train and run it.
+    """The network this project trains: 0.2 GMAC at 192 pixels, so that two CPU cores train and run it.
 
-    Heads stay 32 wide: narrower ones cost time for nothing. The blocks are the paper's at an eighth of its width;
-    init_std is its 0.02 at width 1024 scaled to these. The second upsampling stays at the least-squares fit of the body
-    model: 15 M numbers that hold no image knowledge.
+    Its backbone has seen photographs of people before: see training.mediapipe_weights. Heads stay 32 wide: narrower
+    ones cost time for nothing. The blocks are the paper's at an eighth of its width; init_std is its 0.02 at width 1024
+    scaled to these. The second upsampling stays at the least-squares fit of the body model: 15 M numbers that hold no
+    image knowledge.
     """
     return MetroConfig(
         name="default",
-        image_size=128,
-        backbone=SmallNetConfig(),
+        image_size=192,
+        backbone=BlazePoseConfig(),
         blocks=(
             BlockConfig(hidden=128, feed_forward=512, out_features=64, layers=2, heads=4, dropout=0.0),
             BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=2, heads=2, dropout=0.0),
@@ -161,11 +188,11 @@ def default() -> MetroConfig:
 
 
 def teacher() -> MetroConfig:
-    """The default network's teacher: the same crops and mesh, 2.2 GMAC; see training.distillation."""
+    """The default network's teacher: the same backbone, crops and mesh, five times the transformer; see
+    training.distillation."""
     return replace(
         default(),
         name="teacher",
-        backbone=SmallNetConfig(stem_channels=64, channels=(96, 192, 384), blocks=(3, 4, 3), pyramid=96),
         blocks=(
             BlockConfig(hidden=256, feed_forward=1024, out_features=128, layers=4, heads=8, dropout=0.0),
             BlockConfig(hidden=128, feed_forward=512, out_features=64, layers=4, heads=4, dropout=0.0),
@@ -175,13 +202,14 @@ def teacher() -> MetroConfig:
 
 
 def hand() -> MetroConfig:
-    """The hand network this project trains: `default` at two thirds of its width, for 96 tokens.
+    """The hand network this project trains: two thirds of `default`'s width, for 96 tokens, from nothing.
 
-    Fingers are thin, so it keeps the crop's 128 pixels and saves in channels.
+    Fingers are thin, so it keeps a crop of 128 pixels and saves in channels.
     """
     return replace(
         default(),
         name="hand",
+        image_size=128,
         backbone=SmallNetConfig(stem_channels=24, channels=(24, 64, 128), pyramid=40),
         blocks=(
             BlockConfig(hidden=96, feed_forward=384, out_features=64, layers=2, heads=3, dropout=0.0),
@@ -241,11 +269,14 @@ PRESETS = {
 }  # fmt: skip
 
 
-BACKBONES: dict[str, type[BackboneConfig]] = {"smallnet": SmallNetConfig, "hrnet": HRNetConfig, "resnet": ResNetConfig}
+BACKBONES: dict[str, type[BackboneConfig]] = {
+    "smallnet": SmallNetConfig, "blazepose": BlazePoseConfig, "hrnet": HRNetConfig, "resnet": ResNetConfig
+}  # fmt: skip
 ARCHITECTURES: dict[str, BackboneConfig] = {
     "resnet50": ResNetConfig(),
     "hrnet": HRNetConfig(width=40),
     "hrnet-w64": HRNetConfig(width=64),
+    "blazepose": BlazePoseConfig(),
     "smallnet": SmallNetConfig(),
     "smallnet-wide": SmallNetConfig(channels=(64, 128, 224), blocks=(2, 3, 3), pyramid=64),
     "smallnet-inverted": SmallNetConfig(channels=(32, 80, 160), blocks=(2, 3, 3), block="inverted"),
@@ -259,7 +290,7 @@ def with_architecture(config: MetroConfig, name: str) -> MetroConfig:
     if name not in ARCHITECTURES:
         raise ConfigError("backbone", expected=" or ".join(ARCHITECTURES), got=name)
     backbone = ARCHITECTURES[name]
-    if isinstance(backbone, SmallNetConfig):
+    if isinstance(backbone, SeeingConfig):
         return replace(config, backbone=backbone)
     return replace(config, backbone=replace(backbone, pooled=_is_pooled(config)))
 
@@ -315,17 +346,17 @@ def build(config: MetroConfig, mesh: MeshSpec) -> Metro:
 def token_features(config: MetroConfig, mesh: MeshSpec) -> int:
     """Numbers a token enters the first block with: template, image and, where the network sees
     them, all keypoints, and what is at its joint."""
-    image = config.backbone.channels[-1] if isinstance(config.backbone, SmallNetConfig) else OUT_CHANNELS
+    image = config.backbone.image_channels if isinstance(config.backbone, SeeingConfig) else OUT_CHANNELS
     return 3 + image + (3 * mesh.joint_count if config.keypoints else 0) + _joint_features(config)
 
 
 def _joint_features(config: MetroConfig) -> int:
-    """P of SmallNet's fine map, 0 for a network whose tokens are not given it."""
-    return config.backbone.pyramid if config.joint_features and isinstance(config.backbone, SmallNetConfig) else 0
+    """P of the backbone's fine map, 0 for a network whose tokens are not given it."""
+    return config.backbone.pyramid if config.joint_features and isinstance(config.backbone, SeeingConfig) else 0
 
 
 def _is_pooled(config: MetroConfig) -> bool:
-    return not isinstance(config.backbone, SmallNetConfig) and config.backbone.pooled
+    return not isinstance(config.backbone, SeeingConfig) and config.backbone.pooled
 
 
 def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> Backbone:
@@ -334,6 +365,8 @@ def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> Backbone:
         return ResNet(depth=spec.depth, pooled=spec.pooled)
     if isinstance(spec, HRNetConfig):
         return HRNet(width=spec.width, pooled=spec.pooled)
+    if isinstance(spec, BlazePoseConfig):
+        return BlazePose(joints=mesh.joint_count, width=spec.width)
     return SmallNet(
         joints=mesh.joint_count,
         stem_channels=spec.stem_channels,

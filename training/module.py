@@ -30,6 +30,8 @@ from training.truth import TruthMaker
 
 PICTURES = 8
 """Predictions drawn a validation."""
+_SLOWER = "backbone."
+"""What TrainConfig.backbone_rate is for, by the beginning of its weights' names."""
 FINITE_EVERY = 50
 """Batches on a GPU between two looks at whether the loss is a number."""
 
@@ -82,9 +84,13 @@ class MetroModule(pl.LightningModule):
         self.teacher, self.distil = teacher, weight
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        trained = [parameter for parameter in self.metro.parameters() if parameter.requires_grad]
         config = self.config
-        return torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        trained = {name: value for name, value in self.metro.named_parameters() if value.requires_grad}
+        seeing = [value for name, value in trained.items() if name.startswith(_SLOWER)]
+        others = [value for name, value in trained.items() if not name.startswith(_SLOWER)]
+        shares = ((others, 1.0), (seeing, config.backbone_rate))
+        groups = [{"params": values, "share": share} for values, share in shares if values]
+        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
     def on_train_start(self) -> None:
         self._since, self._steps = None, self.global_step
@@ -99,7 +105,7 @@ class MetroModule(pl.LightningModule):
             self.seconds, self._stopping = self.trainer.strategy.broadcast((self.seconds, self.stop_requested))
         rate = learning_rate(self.config, self.length, self.global_step, self._share())
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = torch.Generator().manual_seed(batch.first)

@@ -139,8 +139,8 @@ class Metro(nn.Module):
         )  # fmt: skip
 
     def see(self, images: Tensor) -> Features:
-        """The backbone, rounded where `rounded` says so; float32 comes out."""
-        if not self.rounded:
+        """The backbone, rounded where `rounded` says so and it pays; float32 comes out."""
+        if not self.rounded or (images.device.type == "cpu" and not self.backbone.rounds_on_cpu):
             return self.backbone(images)
         with rounding(images.device):
             features = self.backbone(images)

@@ -30,6 +30,7 @@ class TrainConfig:
         schedule, warm_up_steps: see Schedule; only the cosine warms up.
         epochs: how long, where the command line says nothing else; None leaves it to the command line.
         ema_decay: of the moving average of weights that is validated and exported; None for none.
+        backbone_rate: the backbone's learning rate over that of all else; below 1 for one that knows something already.
         objective, augment, crop_style: see there.
     """
 
@@ -46,6 +47,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     epochs: int | None = None
     ema_decay: float | None = None
+    backbone_rate: float = 1.0
 
     def __post_init__(self) -> None:
         if self.network not in NETWORKS:
@@ -61,6 +63,8 @@ class TrainConfig:
         rates = (self.learning_rate, self.final_learning_rate)
         if not all(map(math.isfinite, rates)) or not self.learning_rate > 0 or self.final_learning_rate < 0:
             raise ConfigError("learning rates", expected="finite and above 0", got=rates)
+        if not 0 < self.backbone_rate <= 1:
+            raise ConfigError("backbone_rate", expected="above 0, at most 1", got=self.backbone_rate)
         if self.ema_decay is not None and not 0 < self.ema_decay < 1:
             raise ConfigError("ema_decay", expected="between 0 and 1", got=self.ema_decay)
 

@@ -8,6 +8,7 @@ run side by side, one core each.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -139,4 +140,14 @@ def freeze_the_rest(stage: Stage, metro: Metro) -> None:
     for name, parameter in metro.named_parameters():
         seen = name.startswith(BACKBONE_WEIGHTS)
         if seen != (stage == "backbone"):
+            parameter.requires_grad_(False)
+
+
+def freeze(metro: Metro, names: Sequence[str]) -> None:
+    """No gradient for parameters whose names begin with one of `names`. Raises ConfigError where none does."""
+    for name in names:
+        chosen = [parameter for own, parameter in metro.named_parameters() if own.startswith(name)]
+        if not chosen:
+            raise ConfigError("weights to freeze", expected="the beginning of a weight's name", got=name)
+        for parameter in chosen:
             parameter.requires_grad_(False)

@@ -29,6 +29,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
+from training.adopt import adopt_tokens
 from training.averaging import move_averages
 from training.build import PRESETS as NETWORKS
 from training.build import build
@@ -38,6 +39,7 @@ from training.datasets.augment import NONE, AugmentConfig
 from training.datasets.catalogue import open_source
 from training.datasets.mixture import Mixture
 from training.distillation import load_teacher
+from training.mediapipe_weights import load_mediapipe_weights
 from training.mesh_choice import choose_mesh
 from training.module import MetroModule
 from training.network import Metro
@@ -55,7 +57,7 @@ from training.run_folder import (
     write_run,
 )
 from training.schedule import Length
-from training.stages import BACKBONE_WEIGHTS, TOKEN_WEIGHTS
+from training.stages import BACKBONE_WEIGHTS, TOKEN_WEIGHTS, freeze
 from training.train_options import (
     change_network,
     check,
@@ -80,6 +82,7 @@ def train(options: argparse.Namespace) -> MetroModule:
     accelerator = options.accelerator if options.accelerator != "auto" else _best_accelerator()
     metro.rounded = is_rounded(options.precision, "cuda" if accelerator == "gpu" else "cpu")
     _start_from(metro, options)
+    freeze(metro, options.freeze)
 
     # Loading processes are sent the mesh, and have no use for the 60 MB of its upsampling.
     spec = replace(chosen.spec, upsampling=())
@@ -168,7 +171,7 @@ def _follow(decay: float, averages: list[Tensor], values: list[Tensor], count: o
 
 
 def _start_from(metro: Metro, options: argparse.Namespace) -> None:
-    """Weights of other runs: all of them, those of the tokens or of the backbone, or an ImageNet backbone."""
+    """Weights of other runs: all, those of the tokens or of the backbone; or a backbone that has seen photographs."""
     for path, prefixes in (
         (options.start_from, ("",)),
         (options.tokens_from, TOKEN_WEIGHTS),
@@ -180,11 +183,15 @@ def _start_from(metro: Metro, options: argparse.Namespace) -> None:
         weights = {name: value for name, value in source.state_dict().items() if name.startswith(prefixes)}
         # What was fitted to the old weights by training.calibrate says nothing of those to come.
         weights = {name: value for name, value in weights.items() if not name.startswith("reliability_head.")}
+        if prefixes is TOKEN_WEIGHTS:
+            weights = adopt_tokens(metro, source, weights)
         own = metro.state_dict()
         misfits = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
         if misfits:
             raise ConfigError(f"weights of {path}", expected="the same network", got=f"another {misfits[0]}")
         metro.load_state_dict(weights, strict=False)
+    if options.mediapipe is not None:
+        load_mediapipe_weights(metro.backbone, options.mediapipe)
     if options.imagenet is not None:
         report = load_backbone_weights(metro, options.imagenet)
         print(f"backbone: {report}", file=sys.stderr)

@@ -133,6 +133,7 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     how.add_argument("--accumulate", type=int, help="micro-batches a step")
     how.add_argument("--learning-rate", type=float)
     how.add_argument("--final-learning-rate", type=float)
+    how.add_argument("--backbone-rate", type=float, help="the backbone's learning rate over that of all else")
     how.add_argument("--warm-up-steps", type=int, help="over which the cosine's learning rate rises")
     how.add_argument("--weight-decay", type=float)
     how.add_argument("--schedule", choices=get_args(Schedule))
@@ -150,6 +151,10 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     how.add_argument("--teacher", type=Path, help="checkpoint of a larger network whose answers are learned too")
     how.add_argument("--distil", type=float, default=50.0, help="weight of the teacher's answers (%(default)s)")
     how.add_argument("--imagenet", type=Path, help="HRNet weights trained on ImageNet, .pth or .safetensors")
+    how.add_argument("--mediapipe", type=Path, help="pose_landmark_full.tflite, see training.mediapipe_weights")
+    how.add_argument(
+        "--freeze", action="append", default=[], metavar="NAME", help="keep weights whose names begin so, several times"
+    )
 
     where = words.add_argument_group("where")
     where.add_argument("--accelerator", choices=["auto", "cpu", "gpu"], default="auto")

@@ -35,6 +35,7 @@ from training.mesh_choice import add_mesh_options, choose_mesh
 from training.mesh_spec import MeshSpec
 from training.network import Metro
 from training.normalize import Normalize
+from training.onnx_graph import read_model
 
 CROPS = 256
 """Crops that the batch norms' statistics are taken from."""
@@ -105,12 +106,17 @@ def unfold(metro: Metro, folded: FoldedWeights, images: Tensor) -> None:
 
 @torch.no_grad()
 def unfold_convolutions(
-    backbone: nn.Module, folded: FoldedWeights, images: Tensor, partly: bool = False, place: str = "backbone."
+    backbone: nn.Module,
+    folded: FoldedWeights,
+    images: Tensor | None = None,
+    partly: bool = False,
+    place: str = "backbone.",
 ) -> list[str]:
     """Convolutions by name; then each batch norm, in the order they run in, from what its convolution gives.
 
-    images: what `backbone` takes. place: where the graph has it, by the beginning of its weights' names. partly: leave
-    convolutions that the graph does not have, or has in another shape. Returns the names of those that were set.
+    images: what `backbone` takes; one without batch norms needs none. place: where the graph has it, by the beginning
+    of its weights' names. partly: leave convolutions that the graph does not have, or has in another shape. Returns the
+    names of those that were set.
     Raises ConfigError where one is missing or does not fit.
     """
     chosen = {name: module for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)}
@@ -135,6 +141,9 @@ def unfold_convolutions(
 
     convolutions = dict(backbone.named_modules())
     hooks: list[RemovableHandle] = []
+    if not pairs:
+        return list(chosen)
+    assert images is not None
     for name, norm in pairs.items():
         undo(name, norm)
     backbone.eval()
@@ -304,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         crops = mixture.collate([mixture[row] for row in range(min(CROPS, len(mixture)))]).image
         metro = build(config, chosen.spec)
-        unfold(metro, FoldedWeights(onnx.load(bundle.model_path)), Normalize()(crops))
+        unfold(metro, FoldedWeights(read_model(bundle.model_path)), Normalize()(crops))
         distance = largest_distance_m(metro, bundle, crops[:16])
         if not distance <= TOLERANCE_M:
             raise ConfigError("the unfolded network", expected=f"within {TOLERANCE_M} m of the bundle", got=distance)

@@ -61,7 +61,7 @@ def small_config(kind: str, hidden: tuple[int, ...] = (16, 8)) -> MetroConfig:
     return replace(shrunk, backbone=HRNetConfig(width=4, pooled=kind == "paper_hand"))
 
 
-def scramble(metro: Metro) -> Metro:
+def scramble(metro: Metro, size: int = 64) -> Metro:
     """No bias or gain at its initial 0 or 1 and real batch statistics, so that nothing is forgotten; eval mode."""
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -71,5 +71,5 @@ def scramble(metro: Metro) -> Metro:
         for module in metro.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.momentum = None  # the plain average of what it sees
-        metro.backbone.train()(torch.randn(8, 3, 64, 64, generator=generator))
+        metro.backbone.train()(torch.randn(8, 3, size, size, generator=generator))
     return metro.eval()
