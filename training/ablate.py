@@ -4,7 +4,8 @@ python -m training.ablate --study claims --motions FILE --data KIND:PATH --clear
 
     claims         the paper's: masked vertex modelling, free attention, narrowing widths
     masking        how much of it
-    backbones      the block and the widths of SmallNet, with what each costs: milliseconds a crop on this machine
+    backbones      BlazePose, with --mediapipe FILE also with its published weights, and SmallNets of three blocks, with
+                   what each costs: milliseconds a crop on this machine
     distillation   without and with a teacher (--teacher CKPT, trained as --preset teacher)
     data           one set against another: --set NAME=KIND:PATH, several times
 
@@ -61,11 +62,10 @@ STUDIES: dict[str, dict[str, Variant]] = {
     },
     "masking": {f"at most {ratio} %": _masked(f"{ratio / 100}") for ratio in (0, 15, 30, 50)},
     "backbones": {
-        name: _with_backbone(name)
-        for name in ("smallnet", "smallnet-wide", "smallnet-inverted", "smallnet-wide-kernel")
+        name: _with_backbone(name) for name in ("blazepose", "smallnet", "smallnet-inverted", "smallnet-wide-kernel")
     },
 }
-"""Variants by name; those of `distillation` and `data` come from the command line."""
+"""Variants by name; those of `distillation`, of `data` and of published weights come from the command line."""
 METRICS = ("mpjpe_mm", "pa_mpjpe_mm")
 
 
@@ -75,6 +75,10 @@ def variants_of(options: argparse.Namespace) -> dict[str, Variant]:
         if options.teacher is None:
             raise ConfigError("--study distillation", expected="--teacher CKPT", got="none")
         return {"alone": Variant(), "with a teacher": Variant(("--teacher", str(options.teacher)))}
+    if options.study == "backbones" and options.mediapipe is not None:
+        words = ("--architecture", "blazepose")
+        published = Variant(words, (*words, "--mediapipe", str(options.mediapipe)))
+        return {"blazepose, published weights": published, **STUDIES["backbones"]}
     if options.study != "data":
         return STUDIES[options.study]
     sets = dict(text.partition("=")[::2] for text in options.set)
@@ -124,13 +128,13 @@ def ablate(options: argparse.Namespace) -> dict[str, dict[str, dict[str, float]]
         for view, sets in (("clear", options.clear), ("occluded", options.occluded)):
             out = folder(options.out, name, seed)
             measured = [word for text in sets for word in ("--validation", text)]
-            start = str(places[variant.backbone] / LAST)
+            start = str(options.backbone_from or places[variant.backbone] / LAST)
             words = ("--steps", str(options.steps), "--seed", str(seed), "--backbone-from", start, *variant.words)
             run(train_words(options, out, variant.data or options.data, *words, *measured,
                             "--report", str(out / f"{view}.json")), out / "log.txt")  # fmt: skip
 
     with ThreadPoolExecutor(options.processes) as pool:
-        for _ in pool.map(prepare, backbones.values()):
+        for _ in pool.map(prepare, [] if options.backbone_from else backbones.values()):
             pass
         for _ in pool.map(one, [(name, seed) for seed in range(options.seeds) for name in variants]):
             pass
@@ -196,6 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--study", choices=(*STUDIES, "distillation", "data"), default="claims", help="(%(default)s)")
     parser.add_argument("--teacher", type=Path, help="checkpoint, for --study distillation")
+    parser.add_argument("--mediapipe", type=Path, help="pose_landmark_full.tflite, for --study backbones")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=KIND:PATH", help="for --study data")
     parser.add_argument("--motions", type=Path, help="motion file of the default mesh")
     parser.add_argument("--mesh", type=Path, help="or a mesh of your own, see training.mesh_files")
@@ -204,6 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clear", action="append", required=True, help="to measure on, with clear views")
     parser.add_argument("--occluded", action="append", required=True, help="to measure on, with occluders")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--backbone-from", type=Path, help="checkpoint whose backbone all start with")
     parser.add_argument("--backbone-steps", type=int, default=1000, help="shared by all (%(default)s)")
     parser.add_argument("--steps", type=int, default=1500, help="of each variant (%(default)s)")
     parser.add_argument("--seeds", type=int, default=2, help="runs a variant (%(default)s)")

@@ -14,7 +14,7 @@ CLAIMS = ablate.STUDIES["claims"]
 
 
 def options(out: Path, study: str = "claims", **more: object) -> argparse.Namespace:
-    fields = {"teacher": None, "set": []} | more
+    fields = {"teacher": None, "set": [], "backbone_from": None, "mediapipe": None} | more
     return argparse.Namespace(
         study=study, **fields, motions=None, mesh=Path("mesh.npz"), cache=None, data=["shards:crops"],
         clear=["shards:clear"], occluded=["shards:occluded"], out=out,
@@ -76,6 +76,22 @@ def test_each_backbone_is_trained_from_its_own_start(
     assert all(starts[told.backbone_from.parent] == told.architecture for told in rest)
     assert len({str(told.data) for told in runs}) == 1
     assert ablate.table(results).splitlines()[-1].endswith("| 2.50 |")
+
+
+def test_published_weights_are_one_backbone_more(
+    tmp_path: Path, runs: list[argparse.Namespace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ablate, "crop_ms", lambda checkpoints, names: dict.fromkeys(names, 2.5))
+    ablate.ablate(options(tmp_path, "backbones", mediapipe=Path("pose.tflite")))
+    first, rest = runs[:5], runs[5:]
+    assert [told.mediapipe for told in first] == [Path("pose.tflite"), None, None, None, None]
+    assert len({told.out for told in first}) == 5 and all(told.mediapipe is None for told in rest)
+
+
+def test_a_backbone_that_is_there_is_not_trained_again(tmp_path: Path, runs: list[argparse.Namespace]) -> None:
+    ablate.ablate(options(tmp_path, backbone_from=Path("seen.safetensors")))
+    assert {told.backbone_from for told in runs} == {Path("seen.safetensors")}
+    assert {told.stage for told in runs} == {"all"}
 
 
 def test_data_and_teachers_come_from_the_command_line(tmp_path: Path, runs: list[argparse.Namespace]) -> None:
