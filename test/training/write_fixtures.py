@@ -19,13 +19,16 @@ from bodies import make_anny_like_mesh, make_bank, make_recording
 from dataset_fixtures import write_freihand, write_metro_tsv, write_threedpw
 from model_fixtures import BODY_PARENTS, hand_fields, model_fields, published, write_sampling
 from stand_in_hand import make_hand, make_hand_mesh
+from tflite_file import write_pose_network
 
+from training.blazepose import BlazePose
 from training.hrnet import HRNet
 from training.mesh_files import save_mesh_spec
+from training.shrink import TINY_WIDTH
 
 
 def write_default(folder: Path) -> None:
-    """motions.npz, and a cache in which stand-ins lie where Anny's people and mesh would be kept."""
+    """motions.npz, a thin pose network, and a cache in which stand-ins lie where Anny's people and mesh would be."""
     folder.mkdir(parents=True, exist_ok=True)
     bank = make_bank()
     for people in ("192_1", "48_77"):
@@ -36,6 +39,7 @@ def write_default(folder: Path) -> None:
     _, names, parents = recordings["01_01"]
     positions = {name: recording[0] for name, recording in recordings.items()}
     np.savez(folder / "motions.npz", joint_names=np.array(names), parents=parents, **positions)
+    (folder / "pose_landmark_full.tflite").write_bytes(write_pose_network(BlazePose(joints=1, width=TINY_WIDTH)))
 
 
 def write_hand(folder: Path) -> None:

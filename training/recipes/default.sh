@@ -1,35 +1,41 @@
 #!/usr/bin/env bash
-# The default model from nothing but a motion file, on two CPU cores in three hours; killed, the same command goes on.
+# The default model from a motion file and MediaPipe's pose network, on two CPU cores in three hours; killed, the same
+# command goes on.
 #
-#   training/recipes/default.sh MOTIONS.npz [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
+#   training/recipes/default.sh MOTIONS.npz POSE.tflite [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
 #   training/recipes/default.sh --smoke [RUN_FOLDER]          every step on a made-up body, in less than a minute
 #
 # POOL_WORKERS=N is for a machine with a GPU: N processes draw crops for as long as it trains, another N / 3 draw frames
 # for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 30 GB of the GPU.
 #
-# FROM_BUNDLE=DIR begins with the weights of a bundle instead of nothing, e.g. metro_ros/models/default. That is how the
-# shipped weights came about: two hours on plainer scenes first, then ALL_MINUTES=85 and ALL_MINUTES=54 on these; the
-# finder's on a GPU. POOL_WORKERS on its own has not yet made a better body in the ten minutes that it was given.
+# POSE.tflite is pose_landmark_full.tflite: `pip download --no-deps mediapipe==0.10.21`, the wheel is a zip file and holds
+# mediapipe/modules/pose_landmark/. Its network has seen photographs, which no synthetic crop makes up for.
+#
+# FROM_BUNDLE=DIR begins with the weights of a bundle instead, e.g. metro_ros/models/default. The shipped tokens have
+# learned for four and a half hours behind a smaller backbone before they were given this one; see docs/models/default.md.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 unseen=02_09,01_04,03_02  # recordings to validate on; 02_05 is the demo's
 excluded=02_05,$unseen workers=${POOL_WORKERS:-} pool=(--pool "${POOL:-400000}") frame_pool=(--batch 64) batch=256
-processes=2 crops=80000 shard=500 validated=500 calibrated=4000 clips=12 frames=120
+processes=2 crops=64000 shard=500 validated=500 calibrated=4000 clips=12 frames=120
 painted=10000 finder=(--minutes "${FINDER_MINUTES:-40}")
-first=(--minutes "${FIRST_MINUTES:-12}") all=(--minutes "${ALL_MINUTES:-96}") small=() cache=()
+first=(--minutes "${FIRST_MINUTES:-20}") all=(--minutes "${ALL_MINUTES:-80}") small=() cache=()
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
-  motions=$run/fixtures/motions.npz cache=(--cache "$run/fixtures")
-  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2)
+  motions=$run/fixtures/motions.npz pose=$run/fixtures/pose_landmark_full.tflite cache=(--cache "$run/fixtures")
+  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2) knows=()
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
   pool=(--pool 16 --pool-wait 8) frame_pool=(--batch 4 --pool 8 --wait 4 --rooms 2) batch=4
 else
-  motions=${1:?MOTIONS.npz or --smoke} run=${2:-runs/default}
+  motions=${1:?MOTIONS.npz or --smoke} pose=${2:?POSE.tflite} run=${3:-runs/default}
+  knows=(--mediapipe "$pose")
 fi
 
 export OMP_NUM_THREADS=1  # one process a core beats one process with two threads as soon as anything else runs
+# Maps of many megabytes come and go at every layer: given back to the system each time, a step takes a quarter longer.
+export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 synth() { python -m training.synth --motions "$motions" "${cache[@]}" "$@"; }
 data=(--data "shards:$run/crops")
 train() { python -m training.train --motions "$motions" "${cache[@]}" "${data[@]}" --resume "${small[@]}" "$@"; }
@@ -55,29 +61,28 @@ else
   wait
 fi
 
-# 2. What is visible, and what bodies do: neither needs the other, one core each. Or both from a bundle, or, on a GPU,
+# 2. What bodies do, without an image; what is visible, MediaPipe's network knows. Or both from a bundle; on a GPU, bodies
 # with all the rest.
+start=(--mediapipe "$pose")
 if [ -n "${FROM_BUNDLE:-}" ]; then
   python -m training.warm_start --bundle "$FROM_BUNDLE" --motions "$motions" "${cache[@]}" \
     --data "shards:$run/validation" --out "$run/start.safetensors"
-  start=(--start-from "$run/start.safetensors" --learning-rate 5e-4)
-elif [ -n "$workers" ]; then
-  start=(--learning-rate 1.2e-3)
-else
-  train --stage backbone --out "$run/backbone" "${first[@]}" --final-learning-rate 1e-4 &
-  train --stage tokens --out "$run/tokens" "${first[@]}" --final-learning-rate 1e-4 &
-  wait
-  start=(--backbone-from "$run/backbone/last.safetensors" --tokens-from "$run/tokens/last.safetensors")
-  start+=(--learning-rate 6e-4)
+  start=(--start-from "$run/start.safetensors")
+elif [ -z "$workers" ]; then
+  train --stage tokens --out "$run/tokens" "${first[@]}" --final-learning-rate 1e-4
+  start+=(--tokens-from "$run/tokens/last.safetensors")
 fi
+# Edges are edges in any picture: two stages stay as they are.
+for part in stem stages.0 stages.1; do start+=(--freeze "backbone.trunk.$part."); done
 
 # 3. METRO: all of it together, masked vertex modelling included.
 if [ -n "$workers" ]; then
   small+=(--batch "$batch")
-  finder --motions "$motions" --exclude "$excluded" "${cache[@]}" --workers $((workers / 3 + 1)) "${frame_pool[@]}" &
+  finder --motions "$motions" --exclude "$excluded" "${cache[@]}" --workers $((workers / 3 + 1)) "${frame_pool[@]}" \
+    "${knows[@]}" &
 fi
 train --stage all --out "$run/all" "${all[@]}" --ema-decay 0.998 --devices "$processes" \
-  --validation "shards:$run/validation" "${start[@]}" --edges 30 --normals 1
+  --validation "shards:$run/validation" "${start[@]}" --backbone-rate 0.5 --learning-rate 6e-4 --edges 30 --normals 1
 wait
 
 # 4. What it says of its own joints, fitted to other crops that it was not trained on.
@@ -90,7 +95,7 @@ frames() { python -m training.finder.frames --motions "$motions" "${cache[@]}" -
 frames --count $((painted / 20 + shard)) --seed 3 --only "$unseen" --unseen-people --out "$run/frames_validation"
 if [ -z "$workers" ]; then
   frames --count "$painted" --seed 1 --exclude "$excluded" --out "$run/frames"
-  finder --frames "$run/frames"
+  finder --frames "$run/frames" "${knows[@]}"
 fi
 
 # 6. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops and ids.
