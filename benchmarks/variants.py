@@ -13,7 +13,7 @@ from metro_ros.core.manifest import VARIANT_PRECISIONS
 from training import quantise, typed_graph, variants
 from training.variants import VariantError, make_variant
 
-CROPS = {128: 60, 224: 12}
+CROPS = {192: 60, 224: 12}
 """To calibrate and measure variants with, by side: a crop of the paper's takes a second and more, many times."""
 FEWEST = 12
 REFUSED = "refused_variants"

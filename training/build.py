@@ -159,7 +159,7 @@ class MetroConfig:
 
 
 def default() -> MetroConfig:
-    """The network this project trains: 0.2 GMAC at 192 pixels, so that two CPU cores train and run it.
+    """The network this project trains: 0.3 GMAC at 192 pixels, so that two CPU cores train and run it.
 
     Its backbone has seen photographs of people before: see training.mediapipe_weights. Heads stay 32 wide: narrower
     ones cost time for nothing. The blocks are the paper's at an eighth of its width; init_std is its 0.02 at width 1024

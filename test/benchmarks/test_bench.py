@@ -27,7 +27,7 @@ def network() -> Network:
 
 
 def test_contenders_answer_alike_or_say_why_not(network: Network) -> None:
-    crops = measured_crops(128, 2)
+    crops = measured_crops(network.bundle.manifest.crop.size, 2)
     names = names_of(network.bundle)
     assert names[0] == EAGER and {"openvino fp32", EXACT} <= set(names)
     answers, problems = {}, {}
@@ -47,7 +47,7 @@ def test_eager_is_the_network_itself(network: Network) -> None:
 
     from training.normalize import Normalize
 
-    crops = measured_crops(128, 1)
+    crops = measured_crops(network.bundle.manifest.crop.size, 1)
     with opened(network, EAGER) as eager, torch.inference_mode():
         assert eager.infer is not None
         expected = network.metro(Normalize()(torch.from_numpy(crops))).vertices[-1].numpy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnx
 from torch import Tensor, nn
 
 from metro_ros.core.bundle import Bundle
@@ -10,6 +9,7 @@ from metro_ros.core.errors import ConfigError
 from metro_ros.core.finder import PART
 from training.finder.network import FinderNet
 from training.finder.train import Trainer
+from training.onnx_graph import read_model
 from training.warm_start import FoldedWeights, unfold_convolutions
 
 FRAMES = 48
@@ -28,9 +28,9 @@ def start_from(trainer: Trainer, bundle: Bundle, images: Tensor) -> list[str]:
     net.load_state_dict(trainer.net.state_dict())
     part = bundle.part_file(PART)
     if part is not None:
-        folded, place = FoldedWeights(onnx.load(part), "net."), ""
+        folded, place = FoldedWeights(read_model(part), "net."), ""
     else:
-        folded, place = FoldedWeights(onnx.load(bundle.model_path)), "backbone."
+        folded, place = FoldedWeights(read_model(bundle.model_path)), "backbone."
     taken = unfold_convolutions(net, folded, images.cpu(), partly=True, place=place)
     if "stem.0" not in taken:
         first = net.stem[0]

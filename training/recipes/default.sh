@@ -25,12 +25,11 @@ if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
   motions=$run/fixtures/motions.npz pose=$run/fixtures/pose_landmark_full.tflite cache=(--cache "$run/fixtures")
-  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2) knows=()
+  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2)
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
   pool=(--pool 16 --pool-wait 8) frame_pool=(--batch 4 --pool 8 --wait 4 --rooms 2) batch=4
 else
   motions=${1:?MOTIONS.npz or --smoke} pose=${2:?POSE.tflite} run=${3:-runs/default}
-  knows=(--mediapipe "$pose")
 fi
 
 export OMP_NUM_THREADS=1  # one process a core beats one process with two threads as soon as anything else runs
@@ -78,8 +77,7 @@ for part in stem stages.0 stages.1; do start+=(--freeze "backbone.trunk.$part.")
 # 3. METRO: all of it together, masked vertex modelling included.
 if [ -n "$workers" ]; then
   small+=(--batch "$batch")
-  finder --motions "$motions" --exclude "$excluded" "${cache[@]}" --workers $((workers / 3 + 1)) "${frame_pool[@]}" \
-    "${knows[@]}" &
+  finder --motions "$motions" --exclude "$excluded" "${cache[@]}" --workers $((workers / 3 + 1)) "${frame_pool[@]}" &
 fi
 train --stage all --out "$run/all" "${all[@]}" --ema-decay 0.998 --devices "$processes" \
   --validation "shards:$run/validation" "${start[@]}" --backbone-rate 0.5 --learning-rate 6e-4 --edges 30 --normals 1
@@ -95,7 +93,7 @@ frames() { python -m training.finder.frames --motions "$motions" "${cache[@]}" -
 frames --count $((painted / 20 + shard)) --seed 3 --only "$unseen" --unseen-people --out "$run/frames_validation"
 if [ -z "$workers" ]; then
   frames --count "$painted" --seed 1 --exclude "$excluded" --out "$run/frames"
-  finder --frames "$run/frames" "${knows[@]}"
+  finder --frames "$run/frames"
 fi
 
 # 6. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops and ids.
