@@ -43,9 +43,7 @@ def _motions() -> list[Motion]:
 
 
 MOTIONS = _motions()
-EASY = SampleConfig(
-    size=128, whole_image=0.0, rough=0.0, no_person=0.0, occluded=0.0, rooms=2, view=ViewConfig(portraits=0.0)
-)
+EASY = SampleConfig(size=128, whole_image=0.0, rough=0.0, no_person=0.0, occluded=0.0, rooms=2, view=ViewConfig())
 
 
 def _keypoints(sample: Sample) -> np.ndarray:

@@ -54,7 +54,7 @@ class SampleConfig:
     occluded: float = 0.2
     company: float = 0.2
     rooms: int = 300
-    view: ViewConfig = field(default_factory=ViewConfig)
+    view: ViewConfig = field(default_factory=lambda: ViewConfig(portraits=0.12))
     pose: PoseConfig = field(default_factory=PoseConfig)
 
     def __post_init__(self) -> None:

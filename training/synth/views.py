@@ -33,7 +33,7 @@ class ViewConfig:
     person_share: tuple[float, float] = (0.25, 1.5)
     column_share: tuple[float, float] = (0.1, 0.9)
     row_share: tuple[float, float] = (0.35, 0.8)
-    portraits: float = 0.12
+    portraits: float = 0.0
     portrait_share: tuple[float, float] = (1.0, 2.5)
     portrait_row: tuple[float, float] = (0.85, 1.5)
     roll_deg: float = 4.0
@@ -65,7 +65,7 @@ def sample_view(rng: np.random.Generator, config: ViewConfig, stature: float, hi
     """
     fov = math.radians(rng.uniform(*config.fov_deg))
     focal = config.width / 2.0 / math.tan(fov / 2.0)
-    near = rng.random() < config.portraits
+    near = config.portraits > 0 and rng.random() < config.portraits
     share = math.exp(rng.uniform(*np.log(config.portrait_share if near else config.person_share)))
     depth = focal * stature / (share * config.height)
     cx, cy = (config.width - 1) / 2.0, (config.height - 1) / 2.0
