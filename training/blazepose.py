@@ -190,7 +190,7 @@ class BlazePose(Backbone):
         nn.init.normal_(self.landmarks.weight, std=0.01)
 
     def forward(self, images: Tensor) -> Features:
-        """images (N, 3, S, S) normalised, S 192, 224 or 256 -> Features with all its parts."""
+        """images (N, 3, S, S) normalised, S from 160 to 256 -> Features with all its parts."""
         maps = self.trunk(images * self.deviation + self.mean)  # from 0 to 1: the zeros around it are black
         widen, look = self.top
         maps[-1] = relu6(look(relu6(widen(maps[-1]))))

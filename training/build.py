@@ -324,6 +324,8 @@ def build(config: MetroConfig, mesh: MeshSpec) -> Metro:
     backbone = _build_backbone(config, mesh)
     if config.image_size % backbone.stride:
         raise ConfigError("image_size", expected=f"a multiple of {backbone.stride}", got=config.image_size)
+    if isinstance(config.backbone, BlazePoseConfig) and not 160 <= config.image_size <= 256:
+        raise ConfigError("image_size of BlazePose", expected="160 to 256", got=config.image_size)
     keypoint_head = reliability_head = None
     if config.keypoints:
         keypoint_head = KeypointHead(joints=mesh.joint_count, image_channels=backbone.out_channels)

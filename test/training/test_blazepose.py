@@ -136,6 +136,12 @@ def test_it_folds_into_the_same_network() -> None:
     torch.testing.assert_close(folded.vertices, output.vertices[-1], rtol=1e-4, atol=1e-4)
 
 
+def test_a_crop_that_is_too_small_is_refused() -> None:
+    config = replace(small_config("default"), image_size=128, backbone=BlazePoseConfig(THIN))
+    with pytest.raises(ConfigError, match="160 to 256"):
+        build(config, make_mesh())
+
+
 def test_what_is_frozen_stays_and_the_rest_learns() -> None:
     metro = _metro()
     freeze(metro, ["backbone.trunk.stem.", "backbone.trunk.stages.0."])
