@@ -30,12 +30,13 @@ from metro_ros.core.clip import load_clip
 from metro_ros.core.crop import crop_image, whole_image_box
 from metro_ros.core.errors import MetroError
 from training.build import PRESETS as NETWORKS
-from training.build import MetroConfig, build
+from training.build import build
 from training.datasets.mixture import Batch, Mixture, Source
 from training.datasets.order import PositionSampler
 from training.datasets.sample import Dense, Sample
 from training.datasets.shards import ShardDataset, write_shard
 from training.mesh_spec import MeshSpec, body_431
+from training.network_config import MetroConfig
 from training.normalize import Normalize
 from training.precision import is_rounded
 from training.presets import PRESETS, TrainConfig

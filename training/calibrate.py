@@ -24,13 +24,14 @@ from tqdm import tqdm
 
 from metro_ros.core.calibration import MM_PER_M, THRESHOLD_MM, Judged, Reliability, reliability
 from metro_ros.core.errors import MetroError, SourceError
-from training.build import MetroConfig, build
+from training.build import build
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets.augment import NONE
 from training.datasets.catalogue import open_source
 from training.datasets.mixture import Batch, Mixture
 from training.mesh_spec import MeshSpec
 from training.network import Metro, MetroOutput
+from training.network_config import MetroConfig
 from training.normalize import Normalize
 from training.presets import PRESETS
 from training.reliability import ReliabilityHead, gather_clues

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from metro_ros.core.errors import ConfigError
-from training.build import MetroConfig, build, config_from_dict, config_to_dict
+from training.build import build
 from training.mesh_spec import MeshSpec
 from training.network import Metro
+from training.network_config import MetroConfig, config_from_dict, config_to_dict
 from training.tensor_file import load_tree, non_finite, save_tree
 
 RECORD, WEIGHTS = "metro", "state_dict"

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metro_ros.core.errors import ConfigError
-from training.build import MetroConfig
 from training.checkpoint import load_checkpoint
 from training.mesh_spec import MeshSpec
 from training.network import Metro, MetroOutput
+from training.network_config import MetroConfig
 
 HEATMAPS = 0.01
 """Weight of the heatmaps' cross-entropy, in nats, beside L1 distances in metres."""

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from metro_ros.core.bundle import Bundle, CropSpec, add_part, write_bundle
 from metro_ros.core.errors import ConfigError, MetroError
 from metro_ros.core.manifest import CameraFrame
-from training.build import MetroConfig
 from training.checkpoint import load_checkpoint
 from training.export_attention import checked_attention_view
 from training.folding import FoldedMetro
 from training.mesh_spec import MeshSpec
 from training.network import Metro
+from training.network_config import MetroConfig
 from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
 from training.onnx_graph import ROUNDED_TOLERANCE, TOLERANCE, check_against, halve_weights, to_onnx
 from training.reliability import sighting

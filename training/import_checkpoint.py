@@ -19,7 +19,7 @@ from pathlib import Path
 
 from metro_ros.core.bundle import file_sha256
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
-from training.build import MetroConfig, build, paper_body, paper_hand
+from training.build import build, paper_body, paper_hand
 from training.checkpoint import load_original_weights
 from training.export import ATTENTION_HELP, BundleInfo, agreement, export_bundle
 from training.mesh_spec import HAND_21_NAMES, J14_NAMES, MeshSpec, body_431, hand_195
@@ -32,6 +32,7 @@ from training.model_files import (
     read_template,
 )
 from training.network import Metro
+from training.network_config import MetroConfig
 from training.original_mesh import H36M_JOINTS, body_mesh, hand_mesh, stand_in_mesh
 from training.original_weights import read_state_dict
 

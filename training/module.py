@@ -15,12 +15,12 @@ from metro_ros.core.errors import ConfigError
 from metro_ros.core.evaluation import scored_joints
 from metro_ros.core.metrics import mpjpe, pa_mpjpe
 from metro_ros.core.skeleton import Skeleton
-from training.build import MetroConfig
 from training.checkpoint import RECORD, make_record
 from training.datasets.mixture import Batch
 from training.distillation import Teacher, distillation_loss
 from training.mesh_spec import MeshSpec
 from training.network import Metro, MetroOutput
+from training.network_config import MetroConfig
 from training.normalize import Normalize
 from training.pictures import prediction_sheet
 from training.presets import TrainConfig

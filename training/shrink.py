@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from training.build import BlazePoseConfig, HRNetConfig, MetroConfig, SeeingConfig, SmallNetConfig
+from training.network_config import BlazePoseConfig, HRNetConfig, MetroConfig, SeeingConfig, SmallNetConfig
 
 TINY_WIDTH = 0.125
 """Of BlazePose."""

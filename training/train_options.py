@@ -11,10 +11,11 @@ from typing import get_args
 import torch
 
 from metro_ros.core.errors import ConfigError
-from training.build import ARCHITECTURES, Attention, MetroConfig, with_architecture
+from training.build import ARCHITECTURES, with_architecture
 from training.datasets.catalogue import KINDS
 from training.mesh_choice import add_mesh_options
 from training.mesh_spec import MeshSpec
+from training.network_config import Attention, MetroConfig
 from training.precision import Precision
 from training.presets import PRESETS, Schedule, TrainConfig
 from training.run_folder import LAST

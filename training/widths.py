@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from metro_ros.core.errors import ConfigError
-from training.build import MetroConfig, token_features
+from training.build import token_features
 from training.mesh_spec import MeshSpec
+from training.network_config import MetroConfig
 
 
 def transformer_macs(config: MetroConfig, mesh: MeshSpec) -> int:

@@ -7,9 +7,10 @@ import pytest
 import torch
 from tiny_network import make_mesh, scramble, small_config
 
-from training.build import MetroConfig, build
+from training.build import build
 from training.mesh_spec import MeshSpec
 from training.network import Metro
+from training.network_config import MetroConfig
 
 if TYPE_CHECKING:
     from test_golden import Imported

@@ -14,10 +14,11 @@ from torch import nn
 from metro_ros.core.errors import ConfigError, SourceError
 from training.adopt import adopt_tokens
 from training.blazepose import LANDMARKS, BlazePose, pad_same
-from training.build import BlazePoseConfig, build, config_from_dict, config_to_dict
+from training.build import build
 from training.folding import FoldedMetro
 from training.mediapipe_weights import load_mediapipe_weights
 from training.network import Metro
+from training.network_config import BlazePoseConfig, config_from_dict, config_to_dict
 from training.normalize import Normalize
 from training.stages import TOKEN_WEIGHTS, freeze
 

@@ -12,7 +12,7 @@ from tiny_network import make_mesh, scramble, small_config
 
 from metro_ros.core.engines import open_engine
 from metro_ros.core.errors import ConfigError, SourceError
-from training.build import MetroConfig, build
+from training.build import build
 from training.calibrate import HEAD, answer, calibrate, main, measure, with_reliability
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.datasets.mixture import Batch
@@ -20,6 +20,7 @@ from training.datasets.shards import write_shard
 from training.export import BundleInfo, check_against_torch, export_bundle, probe_crops
 from training.folding import FoldedMetro
 from training.network import Metro
+from training.network_config import MetroConfig
 from training.normalize import Normalize
 from training.onnx_graph import ExportError
 from training.reliability import CLUES, gather_clues, sighting

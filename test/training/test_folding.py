@@ -6,10 +6,11 @@ import pytest
 import torch
 from tiny_network import make_mesh, scramble, small_config
 
-from training.build import SmallNetConfig, build, count_parameters
+from training.build import build, count_parameters
 from training.export import check_against_torch, export_onnx, probe_crops
 from training.folding import FoldedMetro
 from training.network import Metro
+from training.network_config import SmallNetConfig
 
 
 @pytest.mark.parametrize("kind", ["default", "paper_body", "paper_hand"])

@@ -32,11 +32,12 @@ from tiny_network import scramble, small_config
 from metro_ros.cli import main as metro_ros_command
 from metro_ros.core.bundle import Bundle, load_bundle
 from metro_ros.core.errors import ConfigError
-from training.build import MetroConfig, build
+from training.build import build
 from training.export import BundleInfo, mesh_arrays
 from training.import_checkpoint import KINDS, main
 from training.mesh_spec import HAND_21_NAMES, J14_NAMES
 from training.network import Metro
+from training.network_config import MetroConfig
 from training.normalize import Normalize
 from training.original_mesh import level_faces
 

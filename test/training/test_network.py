@@ -10,11 +10,12 @@ import torch
 from tiny_network import small_config
 
 from metro_ros.core.errors import ConfigError
-from training.build import HRNetConfig, build, config_from_dict, config_to_dict, default, paper_body, paper_hand
+from training.build import build, default, paper_body, paper_hand
 from training.heads import MIN_SCALE, KeypointHead, features_at_joints, fit_camera, project
 from training.masking import MASKED_VALUE
 from training.mesh_spec import MeshSpec, body_431, hand_195
 from training.network import Metro
+from training.network_config import HRNetConfig, config_from_dict, config_to_dict
 from training.transformer import TransformerBlock
 
 DATA = Path(__file__).resolve().parents[1] / "data"

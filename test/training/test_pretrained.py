@@ -11,9 +11,10 @@ from tiny_network import make_mesh, small_config
 from torch import Tensor
 
 from metro_ros.core.errors import ConfigError, SourceError
-from training.build import HRNetConfig, build
+from training.build import build
 from training.hrnet import HRNet
 from training.network import Metro
+from training.network_config import HRNetConfig
 from training.pretrained import load_backbone_weights
 
 

@@ -8,18 +8,9 @@ from tiny_network import make_mesh, scramble, small_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from metro_ros.core.errors import ConfigError
-from training.build import (
-    HRNetConfig,
-    ResNetConfig,
-    build,
-    config_from_dict,
-    config_to_dict,
-    default,
-    paper_body,
-    paper_hand,
-    with_architecture,
-)
+from training.build import build, default, paper_body, paper_hand, with_architecture
 from training.folding import FoldedMetro
+from training.network_config import HRNetConfig, ResNetConfig, config_from_dict, config_to_dict
 from training.resnet import ResNet
 
 CLASSIFIER = 2048 * 1000 + 1000

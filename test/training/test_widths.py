@@ -7,8 +7,9 @@ from tiny_network import make_mesh, small_config
 from torch.utils.flop_counter import FlopCounterMode
 
 from metro_ros.core.errors import ConfigError
-from training.build import MetroConfig, build, default, paper_body, paper_hand, token_features
+from training.build import build, default, paper_body, paper_hand, token_features
 from training.mesh_spec import MeshSpec, body_431, hand_195
+from training.network_config import MetroConfig
 from training.widths import constant_width, transformer_macs
 
 

@@ -6,17 +6,10 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from training.build import (
-    BlockConfig,
-    HRNetConfig,
-    MetroConfig,
-    SmallNetConfig,
-    default,
-    paper_body,
-    paper_hand,
-)
+from training.build import default, paper_body, paper_hand
 from training.mesh_spec import MeshSpec
 from training.network import Metro
+from training.network_config import BlockConfig, HRNetConfig, MetroConfig, SmallNetConfig
 
 
 def make_mesh(level_sizes: tuple[int, ...] = (6, 10, 20), joints: int = 5) -> MeshSpec:
