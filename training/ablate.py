@@ -75,6 +75,8 @@ def variants_of(options: argparse.Namespace) -> dict[str, Variant]:
         if options.teacher is None:
             raise ConfigError("--study distillation", expected="--teacher CKPT", got="none")
         return {"alone": Variant(), "with a teacher": Variant(("--teacher", str(options.teacher)))}
+    if options.study == "backbones" and options.backbone_from is not None:
+        raise ConfigError("--study backbones", expected="no --backbone-from", got="one for all")
     if options.study == "backbones" and options.mediapipe is not None:
         words = ("--architecture", "blazepose")
         published = Variant(words, (*words, "--mediapipe", str(options.mediapipe)))

@@ -44,9 +44,6 @@ from training.stages import stage_loss
 from training.transformer import SelfAttention
 from training.truth import TruthMaker
 
-_SIDE = 192
-"""Of the default network's crops, px."""
-
 Step = Callable[[Batch], None]
 
 
@@ -133,23 +130,26 @@ def bench_loader(mixture: Mixture, batch: int, step: Step, steps: int, workers: 
 def demo_shards(folder: Path, mesh: MeshSpec, count: int = 256) -> ShardDataset:
     """A set as `training.synth` makes it, of the demo clip's frames: real pictures, labels of the right size only."""
     rng = np.random.default_rng(0)
+    side = NETWORKS["default"]().image_size
+    cells = side // 4
     clip = load_clip(default_bundle_path().parent / "demo_clip")
     frames = [frame for _, frame in zip(range(40), clip.frames(), strict=False)]
 
     def sample(row: int) -> Sample:
-        image = crop_image(frames[row % len(frames)], whole_image_box(clip.camera.width, clip.camera.height), _SIDE)
+        image = crop_image(frames[row % len(frames)], whole_image_box(clip.camera.width, clip.camera.height), side)
         joints = mesh.joint_count
         return Sample(
             key=f"demo/{row}",
-            image=np.roll(image, int(rng.integers(_SIDE)), axis=1),
-            box=whole_image_box(_SIDE, _SIDE),
-            keypoints_px=rng.uniform(0, _SIDE, (joints, 2)).astype(np.float32),
+            image=np.roll(image, int(rng.integers(side)), axis=1),
+            box=whole_image_box(side, side),
+            keypoints_px=rng.uniform(0, side, (joints, 2)).astype(np.float32),
             keypoint_confidence=np.ones(joints, np.float32),
             joints=rng.normal(0, 0.4, (joints, 3)).astype(np.float32),
             joint_confidence=np.ones(joints, np.float32),
             vertices=rng.normal(0, 0.4, (mesh.level_sizes[1], 3)).astype(np.float32),
             dense=Dense(
-                rng.uniform(0, 1, (48, 48)).astype(np.float32), rng.normal(0, 0.4, (3, 48, 48)).astype(np.float32)
+                rng.uniform(0, 1, (cells, cells)).astype(np.float32),
+                rng.normal(0, 0.4, (3, cells, cells)).astype(np.float32),
             ),
         )
 
@@ -226,7 +226,14 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as scratch:
             mesh, config = default_mesh(), PRESETS["default"]()
             dataset = ShardDataset(options.data) if options.data else demo_shards(Path(scratch), mesh)
-            mixture = Mixture([Source(dataset)], mesh, config.augment, config.crop_style, _SIDE, mask_ratio=0.3)
+            mixture = Mixture(
+                [Source(dataset)],
+                mesh,
+                config.augment,
+                config.crop_style,
+                NETWORKS["default"]().image_size,
+                mask_ratio=0.3,
+            )
             batch = mixture.collate([mixture[position] for position in range(options.batch)])
             report["default"] = bench_network("default", batch, mesh, options.repetitions)
             step = make_step(NETWORKS["default"](), mesh, config, TruthMaker(mesh, None, mixture.vertex_count), False)

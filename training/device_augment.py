@@ -111,7 +111,7 @@ def augment(
 
 
 def pack(batch: Batch) -> dict[str, Tensor]:
-    """A batch as rows of a pool: a body takes 70 kB. Raises ConfigError where it has poses."""
+    """A batch as rows of a pool: a body takes 140 kB. Raises ConfigError where it has poses."""
     if batch.pose is not None:
         raise ConfigError("a pool of samples with poses", expected="vertices in their place", got="pose and betas")
     rows = {name: getattr(batch, name) for name in _KEPT}

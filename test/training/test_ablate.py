@@ -94,6 +94,11 @@ def test_a_backbone_that_is_there_is_not_trained_again(tmp_path: Path, runs: lis
     assert {told.stage for told in runs} == {"all"}
 
 
+def test_one_backbone_for_all_is_no_study_of_backbones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no --backbone-from"):
+        ablate.ablate(options(tmp_path, "backbones", backbone_from=Path("seen.safetensors")))
+
+
 def test_data_and_teachers_come_from_the_command_line(tmp_path: Path, runs: list[argparse.Namespace]) -> None:
     ablate.ablate(options(tmp_path / "d", "data", set=["plain=shards:p", "varied=shards:v"]))
     assert {tuple(told.data) for told in runs} == {("shards:p",), ("shards:v",)}

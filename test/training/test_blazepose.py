@@ -101,6 +101,7 @@ def test_padding_is_tensorflow_s() -> None:
 @pytest.mark.skipif(not PUBLISHED, reason="needs MediaPipe's pose_landmark_full.tflite in METRO_ROS_POSE_TFLITE")
 def test_the_published_network_answers_as_tensorflow_lite_does() -> None:
     """By TensorFlow Lite's own interpreter, of a picture that anybody can make."""
+    pytest.importorskip("ai_edge_litert", reason="needs ai-edge-litert")
     from ai_edge_litert.interpreter import Interpreter
 
     across, down = np.meshgrid(np.linspace(0, 1, 256), np.linspace(0, 1, 256))

@@ -6,7 +6,7 @@
 #   training/recipes/default.sh --smoke [RUN_FOLDER]          every step on a made-up body, in less than a minute
 #
 # POOL_WORKERS=N is for a machine with a GPU: N processes draw crops for as long as it trains, another N / 3 draw frames
-# for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 30 GB of the GPU.
+# for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 57 GB of the GPU.
 #
 # POSE.tflite is pose_landmark_full.tflite: `pip download --no-deps mediapipe==0.10.21`, the wheel is a zip file and holds
 # mediapipe/modules/pose_landmark/. Its network has seen photographs, which no synthetic crop makes up for.
