@@ -54,9 +54,9 @@ def relu6(x: Tensor) -> Tensor:
 class Separable(nn.Module):
     """Look around channel by channel, then mix channels; ReLU6 after either."""
 
-    def __init__(self, in_channels: int, channels: int, kernel: int = 3) -> None:
+    def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
-        self.depthwise = convolution(in_channels, in_channels, kernel, groups=in_channels)
+        self.depthwise = convolution(in_channels, in_channels, 3, groups=in_channels)
         self.pointwise = convolution(in_channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """(N, 3, H, W) RGB from 0 to 1 -> maps at strides 4, 8, 16 and 32, as many as are asked for.
+    """(N, 3, H, W) RGB from 0 to 1 -> maps at strides 4, 8, 16 and 32.
 
     Attributes:
         channels: of each map.
@@ -111,7 +111,7 @@ class Trunk(nn.Module):
 
     channels: tuple[int, ...]
 
-    def __init__(self, width: float = 1.0, stages: int = len(_STAGES)) -> None:
+    def __init__(self, width: float = 1.0) -> None:
         """width: of all layers; published weights fit 1."""
         super().__init__()
         first, out = (scaled(channels, width) for channels in _STEM)
@@ -120,7 +120,7 @@ class Trunk(nn.Module):
         )
         self.stages = nn.ModuleList()
         ends = []
-        for stage in _STAGES[:stages]:
+        for stage in _STAGES:
             blocks = []
             for channels, between, kernel, stride in stage:
                 blocks.append(InvertedResidual(out, scaled(channels, width), scaled(between, width), kernel, stride))
