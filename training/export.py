@@ -28,10 +28,10 @@ from training.mesh_spec import MeshSpec
 from training.network import Metro
 from training.network_config import MetroConfig
 from training.normalize import IMAGENET_MEAN, IMAGENET_STD, Normalize
-from training.onnx_graph import ROUNDED_TOLERANCE, TOLERANCE, check_against, halve_weights, to_onnx
+from training.onnx_graph import ROUNDED_TOLERANCE, TOLERANCE, borrow_weights, check_against, halve_weights, to_onnx
 from training.reliability import sighting
 
-ATTENTION_HELP = "with the attention view, for metro-ros attention; the file holds the backbone once more"
+ATTENTION_HELP = "with the attention view, for metro-ros attention; it reads its weights out of model.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,14 @@ def export_bundle(
     if compact:
         model = halve_weights(model)
         differences = check_against_torch(model, metro, crops, ROUNDED_TOLERANCE)
-    view = checked_attention_view(metro, crops) if attention else None
+    view = checked_attention_view(metro, crops, compact) if attention else None
     fields = manifest_fields(metro.mesh, config, info)
     fields["origin"] = {**fields["origin"], "largest_difference_onnx_torch": differences}
     bundle = write_bundle(output, fields, model, mesh)
-    return bundle if view is None else add_part(bundle, "attention", *view)
+    if view is None:
+        return bundle
+    attending, details = view
+    return add_part(bundle, "attention", borrow_weights(attending, model, bundle.model_path.name), details)
 
 
 def export_onnx(folded: FoldedMetro, image_size: int) -> bytes:
@@ -211,9 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, required=True, help="file written by training")
     parser.add_argument("--output", type=Path, required=True, help="directory of the bundle; replaced whole")
     parser.add_argument("--info", type=Path, help="JSON with fields of BundleInfo, over those in the checkpoint")
-    parser.add_argument(
-        "--attention", action="store_true", help="with what metro-ros attention draws; adds the backbone"
-    )
+    parser.add_argument("--attention", action="store_true", help=ATTENTION_HELP)
     parser.add_argument("--compact", action="store_true", help="weights stored in float16: half the file")
     options = parser.parse_args(arguments)
     try:

@@ -34,19 +34,23 @@ class AttentionGraph(nn.Module):
         return output.joints, output.vertices, output.camera, output.attention.mean(dim=1)
 
 
-def checked_attention_view(metro: Metro, crops: npt.NDArray[np.uint8]) -> tuple[bytes, dict[str, Any]]:
+def checked_attention_view(
+    metro: Metro, crops: npt.NDArray[np.uint8], compact: bool = False
+) -> tuple[bytes, dict[str, Any]]:
     """The ONNX model of the part `attention`, and what the manifest tells of it.
 
     Args:
         crops: (N, S, S, 3) uint8 RGB, to compare with torch on.
+        compact: store the weights in float16; see onnx_graph.halve_weights.
 
     Raises:
         ExportError: ONNX Runtime and torch differ by more than TOLERANCE, or, with halved weights, ROUNDED_TOLERANCE.
     """
-    whole = to_onnx(AttentionGraph(FoldedMetro(metro)), crops.shape[1], OUTPUT_NAMES)
-    check_against(whole, lambda images: attention_view(metro, images), crops)
-    model = halve_weights(whole)  # the file holds the backbone a second time
-    differences = check_against(model, lambda images: attention_view(metro, images), crops, ROUNDED_TOLERANCE)
+    model = to_onnx(AttentionGraph(FoldedMetro(metro)), crops.shape[1], OUTPUT_NAMES)
+    differences = check_against(model, lambda images: attention_view(metro, images), crops)
+    if compact:
+        model = halve_weights(model)
+        differences = check_against(model, lambda images: attention_view(metro, images), crops, ROUNDED_TOLERANCE)
     layer = f"last of block {len(metro.blocks())}"
     details = {"layer": layer, "heads": _last_attention(metro).heads, "largest_difference_onnx_torch": differences}
     return model, details

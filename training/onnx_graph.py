@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import torch
 from onnx import numpy_helper
+from onnx.external_data_helper import set_external_data
 from torch import Tensor, nn
 
 from metro_ros.core.errors import MetroError
@@ -26,6 +27,8 @@ TOLERANCE = 1e-4
 """Largest difference from torch: metres; for the camera relative to its size; for probabilities as they are."""
 ROUNDED_TOLERANCE = 5e-3
 """The same once weights are rounded to float16."""
+LEAST_BORROWED = 1024
+"""Bytes; less is not worth where it lies."""
 _HALVED = ".half"
 """Behind the names of constants that are stored in float16."""
 
@@ -129,6 +132,23 @@ def halve_weights(model: bytes, least: int = 1024) -> bytes:
         casts.append(onnx.helper.make_node("Cast", [name + _HALVED], [name], to=onnx.TensorProto.FLOAT))
     for node in reversed(casts):
         graph.graph.node.insert(0, node)
+    return graph.SerializeToString()
+
+
+def borrow_weights(model: bytes, lender: bytes, file: str) -> bytes:
+    """The same graph with each constant of LEAST_BORROWED bytes or more that `lender` holds too read out of there.
+
+    Args:
+        lender: content of `file`, an ONNX model that lies beside the graph's own file wherever that is loaded.
+    """
+    graph, lent = onnx.load_from_string(model), onnx.load_from_string(lender)
+    held = {tensor.raw_data for tensor in lent.graph.initializer if len(tensor.raw_data) >= LEAST_BORROWED}
+    for tensor in graph.graph.initializer:
+        content = tensor.raw_data
+        if content not in held:
+            continue
+        set_external_data(tensor, file, offset=lender.index(content), length=len(content))
+        tensor.ClearField("raw_data")
     return graph.SerializeToString()
 
 

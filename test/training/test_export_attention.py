@@ -18,9 +18,18 @@ from training.build import build
 from training.checkpoint import save_checkpoint
 from training.export import BundleInfo, export_bundle, main, probe_crops
 from training.export_attention import attention_view
+from training.folding import FoldedMetro
 from training.network import Metro
 from training.normalize import Normalize
-from training.onnx_graph import ROUNDED_TOLERANCE, ExportError, check_against, halve_weights, read_model
+from training.onnx_graph import (
+    ROUNDED_TOLERANCE,
+    TOLERANCE,
+    ExportError,
+    borrow_weights,
+    check_against,
+    halve_weights,
+    read_model,
+)
 
 JOINT, TOKEN = 3, 8
 """The joint attends to the token, which is a vertex."""
@@ -52,9 +61,15 @@ def make_attend(metro: Metro, joint: int, token: int) -> None:
                 linear.weight[head * linear.out_features // attention.heads, mark] = 3.0 - head
 
 
+def weights_alone(folded: FoldedMetro, *_: object) -> bytes:
+    """A model that lends what the view reads."""
+    held = [numpy_helper.from_array(value.numpy(), name) for name, value in folded.state_dict().items()]
+    return helper.make_model(helper.make_graph([], "weights", [], [], held)).SerializeToString()
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """By the command line, from a checkpoint; without the model itself, which other tests export."""
+    """By the command line, from a checkpoint; of the model itself, which other tests export, its weights alone."""
     folder = tmp_path_factory.mktemp("attention")
     torch.manual_seed(5)
     config = small_config("default")
@@ -63,7 +78,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     save_checkpoint(folder / "net.safetensors", metro, config)
     words = ["--checkpoint", folder / "net.safetensors", "--output", folder / "bundle", "--attention"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.export.export_onnx", lambda *_: b"a model")
+        patch.setattr("training.export.export_onnx", weights_alone)
         patch.setattr("training.export.check_against_torch", lambda *_: {})
         assert main([*map(str, words)]) == 0
     return Exported(metro, load_bundle(folder / "bundle"))
@@ -84,7 +99,18 @@ def test_manifest_tells_what_was_averaged(exported: Exported) -> None:
     assert (details["layer"], details["heads"]) == ("last of block 2", 2)
     differences = details["largest_difference_onnx_torch"]
     assert set(differences) == {"joints", "vertices", "camera", "attention"}
-    assert 0 < max(differences.values()) <= ROUNDED_TOLERANCE  # of weights in halves
+    assert 0 < max(differences.values()) <= TOLERANCE
+
+
+def test_the_view_reads_its_weights_out_of_the_model(exported: Exported, tmp_path: Path) -> None:
+    folder = exported.bundle.path
+    graph = onnx.load(folder / "attention.onnx", load_external_data=False).graph
+    borrowed = {tensor.name for tensor in graph.initializer if tensor.external_data}
+    assert "folded.backbone.stem.3.weight" in borrowed and len(borrowed) > 10
+    alone = tmp_path / "attention.onnx"
+    alone.write_bytes((folder / "attention.onnx").read_bytes())
+    with pytest.raises(Exception, match=r"model\.onnx"):
+        onnxruntime.InferenceSession(str(alone))
 
 
 def test_torch_s_own_attention_leaves_the_network_as_it_was(exported: Exported) -> None:
@@ -97,7 +123,7 @@ def test_torch_s_own_attention_leaves_the_network_as_it_was(exported: Exported) 
 
 
 def test_a_disagreement_is_refused(exported: Exported) -> None:
-    model = (exported.bundle.path / "attention.onnx").read_bytes()
+    model = onnx.load(exported.bundle.path / "attention.onnx").SerializeToString()
 
     def shifted(images: torch.Tensor) -> dict[str, torch.Tensor]:
         view = attention_view(exported.metro, images)
@@ -110,7 +136,7 @@ def test_a_disagreement_is_refused(exported: Exported) -> None:
 def test_nothing_is_written_when_the_view_disagrees(
     exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = (exported.bundle.path / "attention.onnx").read_bytes()
+    model = onnx.load(exported.bundle.path / "attention.onnx").SerializeToString()
     monkeypatch.setattr("training.export.export_onnx", lambda *_: b"a model")
     monkeypatch.setattr("training.export.check_against_torch", lambda *_: {})
     monkeypatch.setattr("training.export_attention.to_onnx", lambda *_: model)
@@ -147,3 +173,34 @@ def test_halved_weights_take_half_the_room_and_answer_alike(tmp_path: Path) -> N
     np.testing.assert_array_equal(constants["b"], weight[0])
     again = onnxruntime.InferenceSession(read.SerializeToString()).run(None, {"x": x})[0]
     np.testing.assert_allclose(again, half, atol=1e-5)
+
+
+def test_borrowed_weights_are_those_of_the_lender(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shared, own, little = (rng.normal(size=size).astype(np.float32) for size in ((16, 32), (32, 16), (16,)))
+
+    def model(*constants: tuple[str, np.ndarray]) -> bytes:
+        graph = helper.make_graph(
+            [
+                helper.make_node("MatMul", ["x", "a"], ["y"]),
+                helper.make_node("MatMul", ["y", "b"], ["z"]),
+                helper.make_node("Add", ["z", "c"], ["out"]),
+            ],
+            "two",
+            [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 16])],
+            [helper.make_tensor_value_info("out", onnx.TensorProto.FLOAT, [1, 16])],
+            [numpy_helper.from_array(value, name) for name, value in constants],
+        )
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
+
+    lender = model(("w", rng.normal(size=(40, 8)).astype(np.float32)), ("other", shared), ("c", little))
+    borrower = borrow_weights(model(("a", shared), ("b", own), ("c", little)), lender, "lender.onnx")
+    (tmp_path / "lender.onnx").write_bytes(lender)
+    (tmp_path / "borrower.onnx").write_bytes(borrower)
+    places = {
+        tensor.name: len(tensor.external_data) > 0 for tensor in onnx.load_from_string(borrower).graph.initializer
+    }
+    assert places == {"a": True, "b": False, "c": False}
+    x = rng.normal(size=(1, 16)).astype(np.float32)
+    (out,) = onnxruntime.InferenceSession(str(tmp_path / "borrower.onnx")).run(None, {"x": x})
+    np.testing.assert_allclose(out, x @ shared @ own + little, rtol=1e-4, atol=1e-4)
