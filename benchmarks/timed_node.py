@@ -37,9 +37,9 @@ class Watch:
         engine.infer = self._timed(engine.infer)  # type: ignore[method-assign, assignment]
         return engine
 
-    def open_detector(self, *arguments: Any) -> Detector | None:
+    def open_detector(self, *arguments: Any, **options: Any) -> Detector | None:
         """The node's detector, each call of it timed: a network's time, too."""
-        detector = open_detector(*arguments)
+        detector = open_detector(*arguments, **options)
         if detector is not None:
             detector.detect = self._timed(detector.detect)  # type: ignore[method-assign, assignment]
         return detector
@@ -72,7 +72,7 @@ def main() -> int:
     """Run the node until it is interrupted; returns its exit code."""
     report, watch = Path(sys.argv[1]), Watch()
     node.open_engine = watch.open_engine  # type: ignore[assignment]
-    node.open_detector = watch.open_detector  # type: ignore[assignment]
+    node.open_detector = watch.open_detector
     feed.Statistics.add_latency = lambda self, latency_ms: watch.add_latency(self, latency_ms)  # type: ignore
     code = node.main(sys.argv[2:])
     report.write_text(

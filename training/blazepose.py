@@ -20,7 +20,9 @@ LANDMARK_NUMBERS = 4 * LANDMARKS
 """x, y, z of all of them, then their visibilities."""
 _STEM = (24, 16)
 """Channels after the first convolution, and after the stem."""
-_STAGES: tuple[tuple[tuple[int, int, int, int], ...], ...] = (
+Stages = tuple[tuple[tuple[int, int, int, int], ...], ...]
+"""Of each block of each stage: channels, channels between, side of the kernel, stride."""
+_STAGES: Stages = (
     ((24, 64, 3, 2), (24, 144, 3, 1)),
     ((32, 144, 5, 2), (32, 192, 5, 1)),
     (
@@ -28,7 +30,7 @@ _STAGES: tuple[tuple[tuple[int, int, int, int], ...], ...] = (
     ),
     ((144, 528, 5, 2), (144, 864, 5, 1), (144, 864, 5, 1), (144, 864, 5, 1)),
 )  # fmt: skip
-"""Of each block: channels, channels between, side of the kernel, stride. Stages end at strides 4, 8, 16 and 32."""
+"""They end at strides 4, 8, 16 and 32."""
 _TOP = 864
 PYRAMID = 48
 REGRESSED = 288
@@ -103,7 +105,7 @@ def pad_same(x: Tensor, kernel: int, stride: int) -> Tensor:
 
 
 class Trunk(nn.Module):
-    """(N, 3, H, W) RGB from 0 to 1 -> maps at strides 4, 8, 16 and 32.
+    """(N, 3, H, W) RGB, 0 to 1 for the stages of the pose network -> a map at the end of each stage.
 
     Attributes:
         channels: of each map.
@@ -111,7 +113,7 @@ class Trunk(nn.Module):
 
     channels: tuple[int, ...]
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, stages: Stages = _STAGES) -> None:
         """width: of all layers; published weights fit 1."""
         super().__init__()
         first, out = (scaled(channels, width) for channels in _STEM)
@@ -120,7 +122,7 @@ class Trunk(nn.Module):
         )
         self.stages = nn.ModuleList()
         ends = []
-        for stage in _STAGES:
+        for stage in stages:
             blocks = []
             for channels, between, kernel, stride in stage:
                 blocks.append(InvertedResidual(out, scaled(channels, width), scaled(between, width), kernel, stride))

@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         bundle = load_bundle(options.bundle)
         engine = open_engine(bundle, engine=options.engine, precision=options.precision)
         if options.protocol == CLIPS:
-            detector = open_detector(options.detector, bundle)
+            detector = open_detector(options.detector, bundle, hurried=True)  # as the node has it
             figures = evaluate_clips(options.data, bundle, engine, detector, options.reliability)
         else:
             figures = _evaluate_dataset(options, bundle, engine)

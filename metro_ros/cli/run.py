@@ -61,8 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.mirror:
         bundle = mirror_bundle(bundle)
     interrupted = False
+    alone = source.kind == "image" or (source.kind == "folder" and not arguments.sequence)
     with ExitStack() as stack:
-        detector = open_detector(arguments.detector, bundle)
+        detector = open_detector(arguments.detector, bundle, hurried=not alone)
         if detector is not None:
             stack.callback(detector.close)
         engine = open_engine(bundle, arguments.engine, arguments.precision)
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress = stack.enter_context(tqdm(total=source.count, unit=" frames", disable=source.kind == "image"))
         try:
             views = with_cameras(source, calibration, arguments.fov)
-            if source.kind == "folder" and not arguments.sequence:
+            if alone:
                 many = source.count is not None and source.count >= MANY_IMAGES
                 found = unrelated(views, bundle, engine, best_batch(engine, bundle) if many else 1, detector)
             else:

@@ -7,8 +7,8 @@
     mesh.npz        faces_0.. (F_l, 3) int32 and rows_0.. (V_l,) int32, coarsest level first; template (V, 3) float32;
                     joint_regressor (J, V) float32
     model.X.onnx    the same network in precision X, where the manifest tells its error; checked when it is asked for
-    finder.onnx, attention.onnx    further networks that the manifest names as parts; checked when they are asked for;
-                    they may read weights out of model.onnx
+    finder.onnx, pose_detector.onnx, attention.onnx    further networks that the manifest names as parts; checked when
+                    they are asked for; they may read weights out of model.onnx
 
 V counts the vertices of the finest level; the rows of a level pick its vertices out of those.
 """

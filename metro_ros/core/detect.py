@@ -14,9 +14,9 @@ from metro_ros.core.errors import ConfigError
 class Detections:
     """N people found in one image.
 
-    boxes: (N, 4) float32, left, top, right, bottom, pixels of that image, around what can be seen of each (see
-    `metro_ros.core.crop.Box` for the square that is cropped); scores: (N,) float32 in 0..1. Raises ConfigError when the
-    shapes do not fit, when a number is not finite, or when a box has no area.
+    boxes: (N, 4) float32, left, top, right, bottom, pixels of that image, around each, or what can be seen of each
+    (see `metro_ros.core.crop.Box` for the square that is cropped); scores: (N,) float32 in 0..1. Raises ConfigError
+    when the shapes do not fit, when a number is not finite, or when a box has no area.
     """
 
     boxes: npt.NDArray[np.float32]

@@ -2,9 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -14,6 +12,7 @@ from metro_ros.core.crop import check_image
 from metro_ros.core.detect import Detections, suppress
 from metro_ros.core.errors import BundleError, EngineError
 from metro_ros.core.finder_session import REMEDY, open_session
+from metro_ros.core.letterbox import canvas, letterbox
 
 PART = "finder"
 _NOBODY = 1e-9
@@ -31,23 +30,6 @@ class FinderConfig:
 
     def __post_init__(self) -> None:
         check_settings(self)
-
-
-class Letterbox(NamedTuple):
-    """Where an image lies in the network's input: input = scale * image + offset, of pixel edges, x and y."""
-
-    scale: tuple[float, float]
-    offset: tuple[int, int]
-    size: tuple[int, int]
-    """(width, height) in the input"""
-
-
-def letterbox(image_width: int, image_height: int, width: int, height: int) -> Letterbox:
-    """As large as fits into width x height, in the middle; scales are those of whole pixels, at least one a side."""
-    ratio = min(width / image_width, height / image_height)
-    size = max(1, round(image_width * ratio)), max(1, round(image_height * ratio))
-    offset = (width - size[0]) // 2, (height - size[1]) // 2
-    return Letterbox((size[0] / image_width, size[1] / image_height), offset, size)
 
 
 class Finder:
@@ -78,9 +60,9 @@ class Finder:
         check_image(image)
         height, width = image.shape[:2]
         box = letterbox(width, height, self.width, self.height)
-        boxes, scores = self._run(self._canvas(image, box))
+        boxes, scores = self._run(canvas(image, box, self.width, self.height))
         found = scores >= max(self.min_score, _NOBODY)
-        corners = (boxes[found].reshape(-1, 2, 2) - box.offset) / box.scale
+        corners = box.to_image(boxes[found].reshape(-1, 2, 2))
         # A pixel's centre is at its integer, so that the image begins at -0.5.
         boxes = (corners.clip(0, (width, height)) - 0.5).reshape(-1, 4).astype(np.float32)
         scores = scores[found].clip(0, 1)
@@ -91,15 +73,6 @@ class Finder:
     def close(self) -> None:
         """Give the network's memory back; the finder cannot be used after that."""
         del self._session
-
-    def _canvas(self, image: npt.NDArray[np.uint8], box: Letterbox) -> npt.NDArray[np.uint8]:
-        """The image as the network takes it, (1, H, W, 3) RGB, black around it."""
-        canvas = np.zeros((1, self.height, self.width, 3), np.uint8)
-        shrinks = box.scale[0] < 1
-        small = cv2.resize(image, box.size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-        x, y = box.offset
-        canvas[0, y : y + box.size[1], x : x + box.size[0]] = small[:, :, ::-1]
-        return canvas
 
     def _run(self, canvas: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Boxes (K, 4) and scores (K,) of one canvas, checked to be finite."""

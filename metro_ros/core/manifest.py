@@ -19,7 +19,7 @@ CAMERA_FRAMES = ("crop_ray", "camera")
 MAX_BYTES = 1_000_000
 VARIANT_PRECISIONS = ("bf16", "fp16", "int8")
 VARIANT_FILE = re.compile(r"[a-z0-9][a-z0-9._-]*\.onnx")
-PARTS = ("finder", "attention")
+PARTS = ("finder", "pose_detector", "attention")
 """Networks that may come along with the model, each in a file of its own, see Part."""
 MAX_VARIANT_MM = 2.0
 """A variant whose vertices are further off in the mean is not offered."""

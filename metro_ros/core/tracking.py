@@ -108,7 +108,8 @@ class Tracker:
         seen = self.seen()
         edges = np.array((width, height, width, height)) - 0.5
         bounds = np.clip(_bounds([track.look for track in seen]), -0.5, edges)
-        pairs = assign(1 - overlap(bounds, detections.boxes), 1 - EXPLAINED_IOU)
+        boxes = np.clip(detections.boxes, -0.5, edges)
+        pairs = assign(1 - overlap(bounds, boxes), 1 - EXPLAINED_IOU)
         for row, _ in pairs:
             seen[row].detected = True
         return sorted(set(range(len(detections))) - {column for _, column in pairs})

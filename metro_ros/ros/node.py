@@ -112,7 +112,9 @@ class MetroNode(LifecycleNode):
         self._configured.callback(engine.close)
         detector = None
         if config.detector != "topic":
-            detector = open_detector(config.detector, bundle, config.threads or None, self._detector_config)
+            detector = open_detector(
+                config.detector, bundle, config.threads or None, self._detector_config, hurried=True
+            )
         if detector is not None:
             self._configured.callback(detector.close)
         several = len(config.cameras) > 1 or detector is not None or config.detector == "topic"

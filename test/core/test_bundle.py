@@ -385,7 +385,7 @@ def test_a_part_comes_along_and_is_checked_when_it_is_asked_for(tmp_path: Path) 
     finder.write_bytes(b"others")
     with pytest.raises(BundleError, match=r"finder\.onnx is not the file that the manifest describes"):
         load_bundle(twice.path).part_file("finder")
-    with pytest.raises(BundleError, match="expected finder or attention, got 'nose'"):
+    with pytest.raises(BundleError, match="expected finder or pose_detector or attention, got 'nose'"):
         add_part(plain, "nose", b"", {})
 
 

@@ -10,7 +10,8 @@ from tiny_finder import SCORES, add_tiny_finder, tiny_finder
 
 from metro_ros.core.bundle import Bundle, add_part
 from metro_ros.core.errors import BundleError, ConfigError, EngineError, ImageError
-from metro_ros.core.finder import Finder, FinderConfig, letterbox, open_finder
+from metro_ros.core.finder import Finder, FinderConfig, open_finder
+from metro_ros.core.letterbox import letterbox
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,139 @@
+"""The bundle's pose detector: boxes lie on their pixels, parts of the image take their turns, and nonsense is named."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_bundle import RED_BGR, make_tiny_bundle
+from tiny_finder import add_tiny_finder
+from tiny_pose_detector import add_tiny_pose_detector, tiny_pose_detector
+
+from metro_ros.core.bundle import Bundle, add_part
+from metro_ros.core.detectors import open_detector
+from metro_ros.core.detectors.built_in import BuiltIn
+from metro_ros.core.errors import BundleError, EngineError, ImageError
+from metro_ros.core.prominent import ProminentPeople
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    tiny = make_tiny_bundle(tmp_path_factory.mktemp("prominent") / "bundle")
+    return add_tiny_pose_detector(add_tiny_finder(tiny, score=0.9))
+
+
+@pytest.fixture(params=["openvino", "onnxruntime"])
+def people(request: pytest.FixtureRequest, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> ProminentPeople:
+    if request.param == "openvino":
+        pytest.importorskip("openvino", reason="needs OpenVINO")
+    else:
+        monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
+    opened = ProminentPeople(bundle, threads=1)
+    assert opened.engine == request.param
+    return opened
+
+
+def _image(width: int, height: int, head: tuple[int, int, int, int], value: int = 255) -> np.ndarray:
+    image = np.zeros((height, width, 3), np.uint8)
+    left, top, right, bottom = head
+    image[top:bottom, left:right] = value
+    return image
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "head"),
+    [
+        (64, 64, (10, 12, 20, 24)),
+        (640, 480, (100, 120, 200, 200)),
+        (640, 480, (500, 300, 600, 460)),  # in the right part, and the body leaves the image
+        (240, 480, (52, 80, 92, 200)),
+        (32, 24, (4, 6, 10, 12)),
+        (1000, 40, (450, 0, 580, 40)),
+        (333, 517, (30, 50, 150, 300)),
+    ],
+)
+def test_a_body_is_found_once_below_its_head(
+    people: ProminentPeople, width: int, height: int, head: tuple[int, int, int, int]
+) -> None:
+    found, heads = people.find(_image(width, height, head))
+    assert len(found) == len(heads) == 1  # in whatever parts of the image it was seen
+    pixel = max(width, height) / 64
+    left, top, right, bottom = head
+    expected = np.array([left, top, right, 2 * bottom - top]) - 0.5
+    np.testing.assert_allclose(found.boxes[0], expected, atol=2.1 * max(pixel, 1))
+    np.testing.assert_allclose(heads[0], [(left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5], atol=1.1 * max(pixel, 1))
+    if width == height == 64:
+        np.testing.assert_allclose(found.boxes[0], expected, atol=1e-3)
+
+
+def test_two_people_are_told_apart_in_parts_of_the_image(people: ProminentPeople) -> None:
+    image = _image(640, 480, (20, 100, 80, 200)) | _image(640, 480, (560, 100, 620, 200))
+    _, heads = people.find(image)
+    places = sorted(heads[:, 0].round().tolist())
+    np.testing.assert_allclose([places[0], places[-1]], [50, 590], atol=10)
+
+
+def test_in_a_hurry_parts_take_their_turns(bundle: Bundle) -> None:
+    hurried = ProminentPeople(bundle, threads=1, hurried=True)
+    image = _image(640, 480, (20, 100, 80, 200))  # in the whole image and its left part
+    assert [len(hurried.find(image).heads) for _ in range(6)] == [1, 1, 0, 0, 1, 1]
+
+
+def test_nobody_is_found_in_the_dark_or_below_the_score(people: ProminentPeople) -> None:
+    assert len(people.find(np.zeros((48, 64, 3), np.uint8)).heads) == 0
+    assert len(people.find(_image(64, 64, (10, 10, 20, 20), value=120)).heads) == 0
+
+
+def test_what_is_not_finite_is_refused_and_the_next_call_works(people: ProminentPeople) -> None:
+    red = np.zeros((64, 64, 3), np.uint8)
+    red[:] = RED_BGR
+    with pytest.raises(EngineError, match="not finite"):
+        people.find(red)
+    assert len(people.find(_image(64, 64, (10, 12, 20, 24))).heads) == 1
+    with pytest.raises(ImageError):
+        people.find(np.zeros((8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("details", "message"),
+    [
+        ({}, "size None"),
+        ({"size": 64}, "score None"),
+        ({"size": True, "score": 0.5}, "size True"),
+        ({"size": 64, "score": 0}, "score 0"),
+        ({"size": 64, "score": float("nan")}, "score nan"),
+        ({"size": 96, "score": 0.5}, "inputs of"),
+    ],
+)
+def test_details_that_do_not_fit_are_named(tmp_path: Path, details: dict, message: str) -> None:
+    model = tiny_pose_detector(64).SerializeToString()
+    bundle = add_part(make_tiny_bundle(tmp_path / "b"), "pose_detector", model, details)
+    with pytest.raises(BundleError, match=message):
+        ProminentPeople(bundle, threads=1)
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "b")
+    with pytest.raises(BundleError, match="a part named pose_detector"):
+        ProminentPeople(bundle)
+    model = tiny_pose_detector(64, heads="noses").SerializeToString()
+    with pytest.raises(BundleError, match=r"boxes, scores and heads.*training\.pose_detector"):
+        ProminentPeople(add_part(bundle, "pose_detector", model, {"size": 64, "score": 0.5}), threads=1)
+    with pytest.raises(EngineError, match="cannot load"):
+        ProminentPeople(add_part(bundle, "pose_detector", b"no model", {"size": 64, "score": 0.5}), threads=1)
+
+
+def test_whom_both_networks_find_is_found_once(bundle: Bundle) -> None:
+    detector = open_detector("auto", bundle, threads=1)
+    assert isinstance(detector, BuiltIn)
+    bright, dim = _image(64, 48, (10, 12, 20, 30)), _image(64, 48, (40, 12, 50, 30), value=200)
+    (box,) = detector.detect(bright).boxes
+    np.testing.assert_allclose(box, np.array([10, 12, 20, 30]) - 0.5, atol=0.1)  # the finder's, of what is seen
+    (box,) = detector.detect(dim).boxes  # below the finder's score
+    assert box[3] > 46
+    detector.close()
+
+
+def test_a_bundle_without_a_pose_detector_has_its_finder_alone(tmp_path: Path) -> None:
+    bundle = add_tiny_finder(make_tiny_bundle(tmp_path / "b"))
+    assert not isinstance(open_detector("auto", bundle, threads=1), BuiltIn)
