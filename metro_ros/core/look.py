@@ -10,6 +10,7 @@ import numpy.typing as npt
 from metro_ros.core.batching import Steps, View
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera, solve_translation, weak_perspective_px
+from metro_ros.core.colours import bone_colours
 from metro_ros.core.crop import Box, bounds_of_points, box_around
 from metro_ros.core.engines import Output
 from metro_ros.core.estimator_config import EstimatorConfig
@@ -54,6 +55,8 @@ class Look(NamedTuple):
     """The padded square around `bounds`, from which the next crop is taken"""
     change: float
     """How far `box` is from the crop that was looked at, see `change`"""
+    colours: npt.NDArray[np.float32]
+    """(B, 3), see colours.bone_colours"""
 
 
 class Sight:
@@ -80,15 +83,16 @@ class Sight:
         looks = []
         for index, box in enumerate(boxes):
             body = decode(output, index, box, camera, self.bundle, self._anchor_rows)
-            looks.append(self._place(body, box, camera, self.padding(config)))
+            looks.append(self._place(image, body, box, camera, self.padding(config)))
         return looks
 
-    def _place(self, body: Body, crop: Box, camera: Camera, padding: float) -> Look:
+    def _place(self, image: npt.NDArray[np.uint8], body: Body, crop: Box, camera: Camera, padding: float) -> Look:
         translation = solve_translation(body.anchors, body.anchors_px, camera)
         bounds = bounds_of_points(camera.project(body.vertices[self._outline_rows] + translation))
         box = box_around(bounds, padding)
         joints_px = camera.project(body.joints + translation)
-        return Look(body, translation, bounds, joints_px, box, change(crop, box))
+        colours = bone_colours(image, joints_px, self.bundle.skeleton.parents)
+        return Look(body, translation, bounds, joints_px, box, change(crop, box), colours)
 
 
 def decode(

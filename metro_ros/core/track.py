@@ -5,11 +5,14 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from metro_ros.core.colours import blend
 from metro_ros.core.crop import Box, box_around
 from metro_ros.core.look import Look
 
 VELOCITY_MEMORY_S = 0.2
 """Velocities are averaged over about so long: monocular depth jumps by some per cent from image to image."""
+COLOUR_MEMORY = 0.1
+"""How much of what it wears is taken from each image that shows it uncovered."""
 COVERED_MEMORY_S = 0.2
 """How long the prediction lasts of someone whom another one covers in part."""
 STOPPING_S = 1.0
@@ -43,6 +46,10 @@ class Track:
         """Images in which one agreed"""
         self.undetected_since_s: float | None = None
         """Since when the detector, when asked, does not see it"""
+        self.colours = look.colours
+        """Of what it wears, see colours.bone_colours"""
+        self.doubtful = False
+        """Whether it may follow someone else by now, see mingling; its colours are those from before"""
         self._state, self._size = _measured(look)
         self._velocity = np.zeros_like(self._state)
         self._moves = 0
@@ -71,6 +78,8 @@ class Track:
             size = foreseen_size + gain * (size - foreseen_size)
             self._velocity *= math.exp(-elapsed_s / STOPPING_S)
         elif elapsed_s > 1e-3:
+            if not self.doubtful:
+                self.colours = blend(self.colours, look.colours, COLOUR_MEMORY)
             self._moves += 1
             gain = max(1 / self._moves, 1 - math.exp(-elapsed_s / VELOCITY_MEMORY_S))
             self._velocity += gain * ((state - self._state) / elapsed_s - self._velocity)
