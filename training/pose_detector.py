@@ -258,9 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.pose_detector", description=__doc__.splitlines()[0])
     parser.add_argument("--weights", type=Path, required=True, help="pose_detection.tflite of MediaPipe")
     parser.add_argument("--bundle", type=Path, required=True, help="that it is to come along with")
+    parser.add_argument("--width", type=float, default=1.0, help="of all layers; MediaPipe's weights fit 1")
     options = parser.parse_args(arguments)
     try:
-        bundle, detector = load_bundle(options.bundle), PoseDetector()
+        bundle, detector = load_bundle(options.bundle), PoseDetector(options.width)
         load_detector_weights(detector, options.weights)
         details = {"size": SIZE, "score": MIN_SCORE, "source": f"MediaPipe's {options.weights.name}, Apache-2.0"}
         add_part(bundle, PART, export_onnx(detector), details)

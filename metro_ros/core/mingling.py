@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from metro_ros.core.colours import difference
 from metro_ros.core.track import Track
@@ -20,6 +19,8 @@ LOOKS = 5
 """Images that show both apart before it is decided."""
 MARGIN = 0.1
 """By how much less the colours must differ, in the mean of those, if the tracks change people; see colours."""
+SAME_DEPTH = 0.7
+"""Largest difference of the logarithms of depths at which the network may have taken one for the other."""
 FORGOTTEN_S = 3.0
 """How long after they were close it is still to be decided."""
 
@@ -56,7 +57,7 @@ class Mingling:
         for pair in itertools.combinations(tracks, 2):
             if not all(track.confirmed for track in pair):
                 continue
-            if _are_close(*(track.bounds if track.look is None else track.look.bounds for track in pair)):
+            if _are_close(*pair):
                 self._doubts[pair] = _Doubt(now_s)
             elif pair in self._doubts:
                 self._weigh(*pair)
@@ -81,7 +82,9 @@ class Mingling:
             del self._doubts[one, other]
 
 
-def _are_close(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> bool:
-    """Whether boxes (4,), left, top, right, bottom, share more than CLOSE of the smaller one."""
+def _are_close(one: Track, other: Track) -> bool:
+    """Whether their bounds share more than CLOSE of the smaller one, at about the same depth."""
+    a, b = (track.bounds if track.look is None else track.look.bounds for track in (one, other))
     shared = float(np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod())
-    return shared > CLOSE * min(float((a[2:] - a[:2]).prod()), float((b[2:] - b[:2]).prod()))
+    smaller = min(float((a[2:] - a[:2]).prod()), float((b[2:] - b[:2]).prod()))
+    return shared > CLOSE * smaller and abs(float(one.position[2] - other.position[2])) < SAME_DEPTH

@@ -70,11 +70,10 @@ def test_it_comes_along_with_a_bundle(
     published: tuple[PoseDetector, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     network, path = published
-    monkeypatch.setattr(pose_detector, "PoseDetector", lambda: PoseDetector(THIN))
     monkeypatch.setattr(pose_detector, "SIZE", 64)
     monkeypatch.setattr(pose_detector, "export_onnx", lambda net: export_onnx(net, 64))
     bundle = make_tiny_bundle(tmp_path / "b")
-    words = ["--bundle", str(bundle.path), "--weights"]
+    words = ["--bundle", str(bundle.path), "--width", str(THIN), "--weights"]
     assert main([*words, str(tmp_path / "none.tflite")]) == 2 and "No such file" in capsys.readouterr().err
     assert main([*words, str(path)]) == 0
     people = ProminentPeople(load_bundle(bundle.path), threads=1)

@@ -51,7 +51,8 @@ def test_the_default_model_is_made_without_an_image_on_disk(tmp_path: Path) -> N
     ended = run("default", "--smoke", str(tmp_path / "run"), POOL_WORKERS="1")
     assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr[-2000:]
     bundle = load_bundle(tmp_path / "run" / "bundle")
-    assert bundle.part_file("finder") is not None and "unseen_clips" in bundle.manifest.measured
+    assert all(bundle.part_file(part) is not None for part in ("finder", "pose_detector", "attention"))
+    assert "unseen_clips" in bundle.manifest.measured
     assert not (tmp_path / "run" / "crops").exists() and not (tmp_path / "run" / "frames").exists()
 
 

@@ -19,16 +19,17 @@ from bodies import make_anny_like_mesh, make_bank, make_recording
 from dataset_fixtures import write_freihand, write_metro_tsv, write_threedpw
 from model_fixtures import BODY_PARENTS, hand_fields, model_fields, published, write_sampling
 from stand_in_hand import make_hand, make_hand_mesh
-from tflite_file import write_pose_network
+from tflite_file import write_pose_network, write_tflite
 
 from training.blazepose import BlazePose
 from training.hrnet import HRNet
 from training.mesh_files import save_mesh_spec
+from training.pose_detector import PoseDetector, file_order
 from training.shrink import TINY_WIDTH
 
 
 def write_default(folder: Path) -> None:
-    """motions.npz, a thin pose network, and a cache in which stand-ins lie where Anny's people and mesh would be."""
+    """motions.npz, thin networks as MediaPipe's modules have them, and a cache with stand-ins for Anny's."""
     folder.mkdir(parents=True, exist_ok=True)
     bank = make_bank()
     for people in ("192_1", "48_77"):
@@ -39,7 +40,14 @@ def write_default(folder: Path) -> None:
     _, names, parents = recordings["01_01"]
     positions = {name: recording[0] for name, recording in recordings.items()}
     np.savez(folder / "motions.npz", joint_names=np.array(names), parents=parents, **positions)
-    (folder / "pose_landmark_full.tflite").write_bytes(write_pose_network(BlazePose(joints=1, width=TINY_WIDTH)))
+    networks = {
+        "pose_landmark/pose_landmark_full": write_pose_network(BlazePose(joints=1, width=TINY_WIDTH)),
+        "pose_detection/pose_detection": write_tflite(file_order(PoseDetector(TINY_WIDTH)), sparse=True),
+    }
+    for name, content in networks.items():
+        path = folder / f"{name}.tflite"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
 
 
 def write_hand(folder: Path) -> None:

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The default model from a motion file and MediaPipe's pose network, on two CPU cores in three hours; killed, the same
-# command goes on.
+# The default model from a motion file and MediaPipe's networks, on two CPU cores in three hours; killed, the same command
+# goes on.
 #
-#   training/recipes/default.sh MOTIONS.npz POSE.tflite [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
-#   training/recipes/default.sh --smoke [RUN_FOLDER]          every step on a made-up body, in less than a minute
+#   training/recipes/default.sh MOTIONS.npz MODULES [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
+#   training/recipes/default.sh --smoke [RUN_FOLDER]      every step on a made-up body, in less than a minute
 #
 # POOL_WORKERS=N is for a machine with a GPU: N processes draw crops for as long as it trains, another N / 3 draw frames
 # for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 57 GB of the GPU.
 #
-# POSE.tflite is pose_landmark_full.tflite: `pip download --no-deps mediapipe==0.10.21`, the wheel is a zip file and holds
-# mediapipe/modules/pose_landmark/. Its network has seen photographs, which no synthetic crop makes up for.
+# MODULES is mediapipe/modules of `pip download --no-deps mediapipe==0.10.21`; the wheel is a zip file. Its pose network
+# and its pose detector have seen photographs, which no synthetic image makes up for.
 #
 # FROM_BUNDLE=DIR begins with the weights of a bundle instead, e.g. metro_ros/models/default. The shipped tokens have
 # learned for four and a half hours behind a smaller backbone before they were given this one; see docs/models/default.md.
@@ -24,13 +24,14 @@ first=(--minutes "${FIRST_MINUTES:-20}") all=(--minutes "${ALL_MINUTES:-80}") sm
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
-  motions=$run/fixtures/motions.npz pose=$run/fixtures/pose_landmark_full.tflite cache=(--cache "$run/fixtures")
+  motions=$run/fixtures/motions.npz modules=$run/fixtures cache=(--cache "$run/fixtures") thin=(--width 0.125)
   unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2)
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
   pool=(--pool 16 --pool-wait 8) frame_pool=(--batch 4 --pool 8 --wait 4 --rooms 2) batch=4
 else
-  motions=${1:?MOTIONS.npz or --smoke} pose=${2:?POSE.tflite} run=${3:-runs/default}
+  motions=${1:?MOTIONS.npz or --smoke} modules=${2:?MODULES} run=${3:-runs/default} thin=()
 fi
+pose=$modules/pose_landmark/pose_landmark_full.tflite detector=$modules/pose_detection/pose_detection.tflite
 
 export OMP_NUM_THREADS=1  # one process a core beats one process with two threads as soon as anything else runs
 # Maps of many megabytes come and go at every layer: given back to the system each time, a step takes a quarter longer.
@@ -88,7 +89,7 @@ synth --crops "$calibrated" --seed 5 --only "$unseen" --unseen-people --out "$ru
 python -m training.calibrate --checkpoint "$run/all/last.safetensors" --data "shards:$run/calibration" \
   --out "$run/calibrated.safetensors"
 
-# 5. Who is in a whole image: a network of its own, on frames of its own.
+# 5. Who is in a whole image: a network of its own, on frames of its own, and MediaPipe's.
 frames() { python -m training.finder.frames --motions "$motions" "${cache[@]}" --shard-size "$shard" "$@"; }
 frames --count $((painted / 20 + shard)) --seed 3 --only "$unseen" --unseen-people --out "$run/frames_validation"
 if [ -z "$workers" ]; then
@@ -101,6 +102,7 @@ python -m training.export --checkpoint "$run/calibrated.safetensors" --output "$
   --info training/recipes/default.json --attention --compact
 python -m training.finder.export --checkpoint "$run/finder/last.safetensors" --bundle "$run/bundle" \
   --validation "$run/frames_validation"
+python -m training.pose_detector --weights "$detector" --bundle "$run/bundle" "${thin[@]}"
 clips() { synth --frames "$frames" --only "$excluded" "$@"; }
 measure() {
   python -m training.evaluate --bundle "$run/bundle" --data "$run/$1" --json "$run/$1.json" --record "$1" "${@:2}"
