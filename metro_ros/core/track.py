@@ -11,6 +11,8 @@ from metro_ros.core.look import Look
 
 VELOCITY_MEMORY_S = 0.2
 """Velocities are averaged over about so long: monocular depth jumps by some per cent from image to image."""
+RESTLESS = 0.1
+"""Change of the box, see look.change, from which on a look is not calm: on no one, looks wander or shrink."""
 COLOUR_MEMORY = 0.1
 """How much of what it wears is taken from each image that shows it uncovered."""
 COVERED_MEMORY_S = 0.2
@@ -44,6 +46,8 @@ class Track:
         """Whether a detection in the image at hand agrees"""
         self.detections = 0
         """Images in which one agreed"""
+        self.calm = int(look.change < RESTLESS)
+        """Calm looks in a row"""
         self.undetected_since_s: float | None = None
         """Since when the detector, when asked, does not see it"""
         self.colours = look.colours
@@ -86,6 +90,7 @@ class Track:
             self._velocity[4] = np.clip(self._velocity[4], -MAX_APPROACH_PER_S, MAX_APPROACH_PER_S)
         state[:2] += smoothing * (self._state[:2] - state[:2])
         self._state, self._size = state, smoothing * self._size + (1 - smoothing) * size
+        self.calm = self.calm + 1 if look.change < RESTLESS else 0
         self.look, self.score, self.seen_s = look, look.body.score, now_s
 
     def crop(self, padding: float) -> Box:

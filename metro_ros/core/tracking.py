@@ -6,7 +6,6 @@ import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.assignment import assign
-from metro_ros.core.colours import difference
 from metro_ros.core.crop import Box
 from metro_ros.core.detect import Detections
 from metro_ros.core.estimator_config import EstimatorConfig
@@ -22,9 +21,6 @@ EXPLAINED_IOU = 0.3
 """A detection that overlaps someone's bounds so much can be of that person. What is detected is the visible part."""
 DEPTH_WEIGHT = 0.5
 """Of a factor of e in depth, where no overlap costs 1 and so does a body's height sideways: depth is a guess."""
-COLOUR_WEIGHT, MAX_DIFFERENCE = 2.5, 0.15
-"""Of the difference of what people wear, see colours, and what it counts at most. The medians of synthetic people are
-0.1 from one image to another for the same person, and 0.2 for two."""
 HIDDEN_COST = 0.2
 """More, for whom the image before did not show: whoever it showed comes first."""
 MAX_COST, MAX_COST_PER_S, MAX_COST_HIDDEN_S = 1.3, 1.0, 1.0
@@ -34,11 +30,11 @@ MAX_COST, MAX_COST_PER_S, MAX_COST_HIDDEN_S = 1.3, 1.0, 1.0
 class Tracker:
     """Follows everyone. For each image: `begin`, `match` as often as something was looked at, `add`, and `end`.
 
-    A look is given to the track that foresaw it best: by overlap of the bounds, by the distance sideways, with less
-    weight by the logarithm of the depth's ratio, and by the colours of what is worn; all looks and tracks at once, so
-    that their order means nothing (Hungarian assignment, as in Bewley et al., "Simple Online and Realtime Tracking",
-    ICIP 2016). Looks that coincide are one person: whoever foresaw it better has it, the other one is hidden, and its
-    prediction goes on.
+    A look is given to the track that foresaw it best: by overlap of the bounds, by the distance sideways and, with less
+    weight, by the logarithm of the depth's ratio; all looks and tracks at once, so that their order means nothing
+    (Hungarian assignment, as in Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016). Looks that coincide
+    are one person: whoever foresaw it better has it, the other one is hidden, and its prediction goes on. Two who end
+    up with each other's person, see mingling, change ids.
     """
 
     def __init__(self, extent_m: float) -> None:
@@ -122,9 +118,10 @@ class Tracker:
         return sorted(set(range(len(detections))) - {column for _, column in pairs})
 
     def add(self, look: Look, detection_score: float, config: EstimatorConfig) -> None:
-        """Follow someone new, who is confirmed at once if both scores are good."""
+        """Follow someone new, who is confirmed at once if both scores are good and the look has settled."""
         track = Track(look, self._now_s)
-        track.confirmed = min(look.body.score, detection_score) >= config.birth_score
+        calm = track.calm > 0 or config.max_passes == 1  # one look at a loose box is never calm
+        track.confirmed = min(look.body.score, detection_score) >= config.birth_score and calm
         self.tracks.append(track)
 
     def end(self, config: EstimatorConfig, detector_asked: bool) -> list[Track]:
@@ -144,7 +141,8 @@ class Tracker:
         if track.detected:
             track.undetected_since_s = None
             track.detections += 1
-            track.confirmed |= track.detections >= config.birth_looks
+            calm = track.calm >= config.birth_looks or config.birth_looks == 1  # a single image has no more looks
+            track.confirmed |= track.detections >= config.birth_looks and calm
             return True
         if track.undetected_since_s is None:
             track.undetected_since_s = self._now_s
@@ -161,21 +159,8 @@ class Tracker:
         shared = overlap(np.array([track.bounds for track in tracks]), _bounds(looks))
         hidden = np.array([not track.was_seen for track in tracks])[:, None]
         cost = 1 - shared + sideways + DEPTH_WEIGHT * depth + HIDDEN_COST * hidden
-        cost += COLOUR_WEIGHT * _unlike(tracks, looks)
         hidden_s = np.array([self._now_s - track.seen_s for track in tracks])[:, None]
         return np.where(cost < MAX_COST + MAX_COST_PER_S * np.minimum(hidden_s, MAX_COST_HIDDEN_S), cost, np.inf)
-
-
-def _unlike(tracks: Sequence[Track], looks: Sequence[Look]) -> npt.NDArray[np.float64]:
-    """How much less each track wears the colours of each look than the track that does most, (T, L).
-
-    So colours tell people apart, and no one is lost for having stepped into the shade.
-    """
-    differences = np.array([[difference(track.colours, look.colours) for look in looks] for track in tracks])
-    known = np.where(np.isfinite(differences), differences, np.inf)
-    least = known.min(axis=0)
-    relative = np.subtract(known, least, out=np.zeros_like(known), where=np.isfinite(known))
-    return np.asarray(relative.clip(max=MAX_DIFFERENCE), np.float64)
 
 
 def overlap(a: npt.NDArray[np.floating], b: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

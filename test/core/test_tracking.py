@@ -75,7 +75,7 @@ class World:
             nearer_x, nearer_z = self.walkers[other].at(t)
             part = self.covered(index, other, t)
             x, z = x + part * (nearer_x / nearer_z * z - x), z + part * (nearer_z - z)
-        noise, scale, change = self.random.standard_normal(3) * (0.02, 0.04, 0.05)
+        noise, scale, change = self.random.standard_normal(3) * (0.02, 0.04, 0.03)
         look = seen_at(x + noise, z, change=abs(change))
         return look._replace(translation=look.translation * (1 + scale))
 
@@ -393,3 +393,16 @@ def test_colours_of_whoever_is_close_to_another_are_not_learned() -> None:
         _pair(tracker, number / FPS, [seen_at(-1.0, 4.0, wears=0.2), seen_at(1.0, 4.0, wears=0.5)])
     (bright,) = [track for track in tracker.tracks if track.position[0] > 0]
     assert bright.colours[0, 0] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_look_that_wanders_is_not_believed_however_sure_it_is() -> None:
+    """Where there is no one, the box shrinks from look to look."""
+
+    def changing(*changes: float) -> list[Look]:
+        return [seen_at(0.0, 4.0, change=change) for change in changes]
+
+    sure = [0.9] * 6
+    assert images(Tracker(EXTENT_M), changing(*[0.15] * 6), CONFIG, sure) == [0] * 6
+    assert images(Tracker(EXTENT_M), changing(0.15, 0.05, 0.15, 0.05, 0.05, 0.05), CONFIG, sure) == [0, 0, 0, 0, 0, 1]
+    assert images(Tracker(EXTENT_M), changing(0.05, *[0.15] * 5), CONFIG, sure) == [1] * 6, "once shown, it stays so"
+    assert images(Tracker(EXTENT_M), changing(0.15), EstimatorConfig(birth_looks=1), [0.9]) == [1]
