@@ -111,14 +111,18 @@ class Anchors(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) -> (N, H * W * anchors) and (N, H * W * anchors, 12), px from the cell's centre."""
-        count, channels, height, width = x.shape
-        # TensorFlow's depth_to_space: which of the four comes before which channel.
-        finer = x.view(count, 2, 2, channels // 4, height, width).permute(0, 3, 4, 1, 5, 2)
-        finer = finer.reshape(count, channels // 4, 2 * height, 2 * width)
+        finer = depth_to_space(x)
         score, place = (
             mix(look(finer)).permute(0, 2, 3, 1).flatten(1) for look, mix in (tuple(self.score), tuple(self.place))
         )
-        return score, place.view(count, -1, _NUMBERS)
+        return score, place.view(x.shape[0], -1, _NUMBERS)
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """TensorFlow's: (N, 4C, H, W) -> (N, C, 2H, 2W), which of the four before which channel."""
+    count, channels, height, width = x.shape
+    finer = x.view(count, 2, 2, channels // 4, height, width).permute(0, 3, 4, 1, 5, 2)
+    return finer.reshape(count, channels // 4, 2 * height, 2 * width)
 
 
 class PoseDetector(nn.Module):

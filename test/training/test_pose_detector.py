@@ -1,5 +1,6 @@
 """MediaPipe's pose detector: its file's weights land where they belong, and as a bundle's part it answers alike."""
 
+import itertools
 import os
 from pathlib import Path
 
@@ -85,6 +86,14 @@ def test_it_comes_along_with_a_bundle(
     best = int(scores.argmax())
     index = int(np.argmin(np.abs(found.scores - float(scores[0, best]))))
     np.testing.assert_allclose(heads[index], places[0, best, :2].numpy() - 0.5, atol=0.1)
+
+
+def test_a_cell_s_four_quarters_come_before_its_channels() -> None:
+    x = torch.arange(2 * 8 * 2 * 3, dtype=torch.float32).view(2, 8, 2, 3)
+    finer = pose_detector.depth_to_space(x)
+    assert finer.shape == (2, 2, 4, 6)
+    for channel, down, across, i, j in itertools.product(range(2), range(2), range(3), range(2), range(2)):
+        assert finer[1, channel, 2 * down + i, 2 * across + j] == x[1, (2 * i + j) * 2 + channel, down, across]
 
 
 def test_boxes_lie_along_the_body() -> None:
