@@ -246,8 +246,12 @@ def export_onnx(detector: PoseDetector, size: int = SIZE) -> bytes:
         with torch.no_grad():
             wanted = best(torch.from_numpy(part))
         answers = dict(zip(OUTPUT_NAMES, session.run(OUTPUT_NAMES, {"image": part}), strict=True))
+        # Anchors that score the same may come in any order, or not among the best.
+        steps = np.diff(wanted.scores.numpy(), axis=1, prepend=2.0)
+        alone = (steps < -2 * TOLERANCE_SCORE)[:, :-1] & (steps < -2 * TOLERANCE_SCORE)[:, 1:]
         for name, limit in (("scores", TOLERANCE_SCORE), ("boxes", TOLERANCE_PX), ("heads", TOLERANCE_PX)):
-            largest = float(np.abs(answers[name] - getattr(wanted, name).numpy()).max())
+            apart = np.abs(answers[name] - getattr(wanted, name).numpy())
+            largest = float((apart if name == "scores" else apart[:, :-1][alone]).max(initial=0.0))
             if not largest <= limit:  # NaN too
                 raise ExportError(
                     f"the pose detector's ONNX model disagrees with torch in {name}",

@@ -31,6 +31,7 @@ from training.shrink import TINY_WIDTH
 def write_default(folder: Path) -> None:
     """motions.npz, thin networks as MediaPipe's modules have them, and a cache with stand-ins for Anny's."""
     folder.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
     bank = make_bank()
     for people in ("192_1", "48_77"):
         arrays = {field.name: getattr(bank, field.name) for field in fields(bank)}
