@@ -6,44 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+from walker_looks import CONFIG, EXTENT_M, FPS, HEIGHT, WIDTH, WIDTH_M, seen_at
 
-from metro_ros.core.crop import box_around
 from metro_ros.core.detect import Detections
 from metro_ros.core.estimator_config import EstimatorConfig
-from metro_ros.core.look import Body, Look
+from metro_ros.core.look import Look
 from metro_ros.core.tracking import Tracker, overlap
-
-FOCAL_PX, WIDTH, HEIGHT = 500.0, 640, 480
-FPS = 30.0
-EXTENT_M, WIDTH_M = 1.75, 0.6
-JOINTS_M = np.random.RandomState(0).uniform((-0.3, -0.9, -0.1), (0.3, 0.8, 0.1), (17, 3))
-CONFIG = EstimatorConfig()
-
-
-def seen_at(
-    x: float,
-    z: float,
-    y: float = 0.1,
-    score: float = 0.9,
-    change: float = 0.02,
-    sway: float = 0.0,
-    wears: float = np.nan,
-) -> Look:
-    """A look at a body whose root stands there, metres.
-
-    sway: how far its joints are from where they usually are; wears: a shade of grey, if its colours are told.
-    """
-
-    def project(points: np.ndarray) -> np.ndarray:
-        points = points + np.array((x, y, z))
-        return points[:, :2] / points[:, 2:] * FOCAL_PX + (WIDTH / 2, HEIGHT / 2)
-
-    corners = project(np.array(((-WIDTH_M / 2, -0.95, 0.0), (WIDTH_M / 2, EXTENT_M - 0.95, 0.0))))
-    bounds = np.concatenate(corners)
-    nothing = np.zeros((0, 3), np.float32)
-    body = Body(nothing, nothing, nothing, nothing[:, :2], None, score)
-    joints_px, colours = project(JOINTS_M + np.array((sway, 0, 0))), np.full((16, 3), wears, np.float32)
-    return Look(body, np.array((x, y, z)), bounds, joints_px, box_around(bounds, 1.25), change, colours)
 
 
 @dataclass
@@ -334,65 +302,6 @@ def test_overlap() -> None:
     boxes = np.array(((0.0, 0, 2, 2), (1, 0, 3, 2), (5, 5, 6, 6)))
     np.testing.assert_allclose(overlap(boxes[:1], boxes), [[1, 1 / 3, 0]])
     assert overlap(boxes[:0], boxes).shape == (0, 3)
-
-
-def _pair(tracker: Tracker, t: float, looks: Sequence[Look]) -> list[int]:
-    """One image in which two looks are had; the ids of those shown, in the order of their x."""
-    tracker.begin(t)
-    fresh = tracker.match(looks, CONFIG)
-    for index in fresh:
-        tracker.add(looks[index], 0.9, CONFIG)
-    shown = tracker.end(CONFIG, False)
-    for track in shown:
-        track.id = track.id or max((other.id for other in tracker.tracks), default=0) + 1
-    return [track.id for track in sorted(shown, key=lambda track: float(track.position[0]))]
-
-
-def _meet_and_part(dark: float, bright: float, swap: bool) -> tuple[list[int], list[list[int]]]:
-    """Two meet at x = 0 and part again, to where they came from or, if `swap`, to where the other one did.
-
-    The tracker sees both go straight back either way: who they are, only what they wear tells. Their ids before, and
-    in each image after.
-    """
-    tracker, t = Tracker(EXTENT_M), 0.0
-    before: list[int] = []
-    for x in np.linspace(-1.5, -0.45, 20):
-        before = _pair(tracker, t, [seen_at(x, 4.0, wears=dark), seen_at(-x, 4.0, wears=bright)])
-        t += 1 / FPS
-    for _ in range(10):
-        _pair(tracker, t, [seen_at(-0.25, 4.0, wears=0.5), seen_at(0.25, 4.0, wears=0.5)])  # all mixed up
-        t += 1 / FPS
-    after = []
-    left, right = (bright, dark) if swap else (dark, bright)
-    for x in np.linspace(0.45, 1.5, 20):
-        after.append(_pair(tracker, t, [seen_at(-x, 4.0, wears=left), seen_at(x, 4.0, wears=right)]))
-        t += 1 / FPS
-    return before, after
-
-
-def test_who_changed_places_while_close_is_known_by_the_clothes() -> None:
-    before, after = _meet_and_part(0.2, 0.8, swap=True)
-    assert before == [1, 2] and after[-1] == [2, 1]
-    assert after.index([2, 1]) < 12, "as soon as both have been seen apart for some images"
-    assert all(ids == [2, 1] for ids in after[after.index([2, 1]) :]), "and for good"
-
-
-def test_who_went_back_keeps_the_id_and_so_do_those_who_are_dressed_alike() -> None:
-    for dark, bright, swap in ((0.2, 0.8, False), (0.5, 0.5, True), (0.5, 0.52, True), (np.nan, 0.8, True)):
-        before, after = _meet_and_part(dark, bright, swap)
-        assert all(ids == before for ids in after), (dark, bright)
-
-
-def test_colours_of_whoever_is_close_to_another_are_not_learned() -> None:
-    tracker = Tracker(EXTENT_M)
-    for number in range(30):
-        _pair(tracker, number / FPS, [seen_at(-0.25, 4.0, wears=0.2), seen_at(0.25, 4.0, wears=0.8 - 0.01 * number)])
-    (bright,) = [track for track in tracker.tracks if track.position[0] > 0]
-    assert bright.colours[0, 0] > 0.78
-    for number in range(30, 120):  # alone, they are, once it is settled who is who
-        _pair(tracker, number / FPS, [seen_at(-1.0, 4.0, wears=0.2), seen_at(1.0, 4.0, wears=0.5)])
-    (bright,) = [track for track in tracker.tracks if track.position[0] > 0]
-    assert bright.colours[0, 0] == pytest.approx(0.5, abs=0.01)
 
 
 def test_a_look_that_wanders_is_not_believed_however_sure_it_is() -> None:

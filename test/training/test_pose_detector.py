@@ -15,6 +15,7 @@ from metro_ros.core.errors import ConfigError, SourceError
 from metro_ros.core.prominent import ProminentPeople
 from training import pose_detector
 from training.blazepose import BlazePose
+from training.onnx_graph import ExportError
 from training.pose_detector import PoseDetector, export_onnx, file_order, load_detector_weights, main
 
 THIN = 0.125
@@ -86,6 +87,17 @@ def test_it_comes_along_with_a_bundle(
     best = int(scores.argmax())
     index = int(np.argmin(np.abs(found.scores - float(scores[0, best]))))
     np.testing.assert_allclose(heads[index], places[0, best, :2].numpy() - 0.5, atol=0.1)
+
+
+def test_another_network_s_answers_are_refused(
+    published: tuple[PoseDetector, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, _ = published
+    torch.manual_seed(8)
+    other, export = pose_detector.Best(PoseDetector(THIN)), pose_detector.to_onnx
+    monkeypatch.setattr(pose_detector, "to_onnx", lambda _, *words: export(other, *words))
+    with pytest.raises(ExportError, match="disagrees with torch"):
+        export_onnx(network, 64)
 
 
 def test_a_cell_s_four_quarters_come_before_its_channels() -> None:
