@@ -34,6 +34,7 @@ _STAGES: Stages = (
 _TOP = 864
 PYRAMID = 48
 REGRESSED = 288
+NO_REFINEMENT = (0, 0, 0)
 _REGRESSION = (5, 6)
 """Blocks at half and at a quarter of the last map's side; the first of either halves it."""
 
@@ -141,11 +142,13 @@ class Trunk(nn.Module):
         return maps
 
 
-def merge(laterals: nn.ModuleList, maps: list[Tensor]) -> Tensor:
-    """One map, as fine as the first: of each its lateral, the coarser ones enlarged and added."""
+def merge(laterals: nn.ModuleList, maps: list[Tensor], refine: nn.ModuleList) -> Tensor:
+    """One map, as fine as the first: of each its lateral, the coarser ones enlarged and added, and what `refine` makes
+    of every such sum, finest first."""
     top = laterals[-1](maps[-1])
-    for lateral, finer in zip(reversed(list(laterals)[:-1]), reversed(maps[:-1]), strict=True):
-        top = F.interpolate(top, scale_factor=2.0, mode="bilinear") + lateral(finer)
+    for level in reversed(range(len(refine))):
+        top = F.interpolate(top, scale_factor=2.0, mode="bilinear") + laterals[level](maps[level])
+        top = refine[level](top)
     return top
 
 
@@ -170,7 +173,9 @@ class BlazePose(Backbone):
     stride = 32
     rounds_on_cpu = False
 
-    def __init__(self, *, joints: int, width: float = 1.0) -> None:
+    def __init__(self, *, joints: int, width: float = 1.0, refine: tuple[int, ...] = NO_REFINEMENT) -> None:
+        """refine: inverted residual blocks behind the pyramid at strides 4, 8 and 16, which begin as nothing: there
+        what is near meets what is meant. The published network has none."""
         super().__init__()
         self.joints = joints
         self.trunk = Trunk(width)
@@ -178,6 +183,10 @@ class BlazePose(Backbone):
         pyramid, regressed = scaled(PYRAMID, width), scaled(REGRESSED, width)
         self.top = nn.ModuleList([convolution(out, top), convolution(top, top, 3, groups=top)])
         self.laterals = nn.ModuleList(Separable(channels, pyramid) for channels in (*self.trunk.channels[:-1], top))
+        self.refine = nn.ModuleList(
+            nn.Sequential(*(InvertedResidual(pyramid, pyramid, 4 * pyramid, 5, 1) for _ in range(count)))
+            for count in refine
+        )
         self.reduce = Separable(top, regressed)
         self.regression = nn.Sequential(
             *(RegressionBlock(regressed, 1 if index else 2) for count in _REGRESSION for index in range(count))
@@ -188,6 +197,9 @@ class BlazePose(Backbone):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         initialise(self)
+        for block in self.refine.modules():
+            if isinstance(block, InvertedResidual):
+                nn.init.zeros_(block.project.weight)
         nn.init.normal_(self.dense_head.weight, std=0.01)
         nn.init.normal_(self.landmarks.weight, std=0.01)
 
@@ -196,7 +208,7 @@ class BlazePose(Backbone):
         maps = self.trunk(images * self.deviation + self.mean)  # from 0 to 1: the zeros around it are black
         widen, look = self.top
         maps[-1] = relu6(look(relu6(widen(maps[-1]))))
-        fine, coarse = merge(self.laterals, maps), self.reduce(maps[-1])
+        fine, coarse = merge(self.laterals, maps, self.refine), self.reduce(maps[-1])
         places, visible = self.landmarks(self.regression(coarse)).split((3 * LANDMARKS, LANDMARKS), dim=1)
         landmarks = torch.cat([places, visible.sigmoid()], dim=1)
         image = torch.cat([coarse, landmarks.expand(-1, -1, *coarse.shape[2:])], dim=1)

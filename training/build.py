@@ -41,11 +41,11 @@ def default() -> MetroConfig:
     return MetroConfig(
         name="default",
         image_size=192,
-        backbone=BlazePoseConfig(),
+        backbone=BlazePoseConfig(refine=(1, 2, 2)),
         blocks=(
+            BlockConfig(hidden=256, feed_forward=1024, out_features=128, layers=2, heads=8, dropout=0.0),
             BlockConfig(hidden=128, feed_forward=512, out_features=64, layers=2, heads=4, dropout=0.0),
-            BlockConfig(hidden=64, feed_forward=256, out_features=32, layers=2, heads=2, dropout=0.0),
-            BlockConfig(hidden=32, feed_forward=128, out_features=3, layers=2, heads=1, dropout=0.0),
+            BlockConfig(hidden=64, feed_forward=256, out_features=3, layers=2, heads=2, dropout=0.0),
         ),
         keypoints=True,
         joint_features=True,
@@ -55,7 +55,7 @@ def default() -> MetroConfig:
         mask_ratio=0.3,
         train_upsampling=(True, False),
         layer_norm_eps=1e-12,
-        init_std=0.05,
+        init_std=0.04,
     )
 
 
@@ -220,7 +220,7 @@ def _build_backbone(config: MetroConfig, mesh: MeshSpec) -> Backbone:
     if isinstance(spec, HRNetConfig):
         return HRNet(width=spec.width, pooled=spec.pooled)
     if isinstance(spec, BlazePoseConfig):
-        return BlazePose(joints=mesh.joint_count, width=spec.width)
+        return BlazePose(joints=mesh.joint_count, width=spec.width, refine=spec.refine)
     return SmallNet(
         joints=mesh.joint_count,
         stem_channels=spec.stem_channels,

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from metro_ros.core.errors import ConfigError
 from training.backbone import BLOCKS
-from training.blazepose import LANDMARK_NUMBERS, PYRAMID, REGRESSED, scaled
+from training.blazepose import LANDMARK_NUMBERS, NO_REFINEMENT, PYRAMID, REGRESSED, scaled
 from training.network import CameraSource
 from training.resnet import LAYERS
 
@@ -42,10 +42,13 @@ class BlazePoseConfig:
     """See blazepose.BlazePose. Stride 32."""
 
     width: float = 1.0
+    refine: tuple[int, ...] = NO_REFINEMENT
 
     def __post_init__(self) -> None:
         if not 0 < self.width <= 4:
             raise ConfigError("BlazePose width", expected="above 0, at most 4", got=self.width)
+        if len(self.refine) != len(NO_REFINEMENT) or min(self.refine) < 0:
+            raise ConfigError("BlazePose refine", expected="a number of blocks at strides 4, 8, 16", got=self.refine)
 
     @property
     def pyramid(self) -> int:

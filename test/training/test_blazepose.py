@@ -13,7 +13,7 @@ from torch import nn
 
 from metro_ros.core.errors import ConfigError, SourceError
 from training.adopt import adopt_tokens
-from training.blazepose import LANDMARKS, BlazePose, pad_same
+from training.blazepose import LANDMARKS, NO_REFINEMENT, BlazePose, pad_same
 from training.build import build
 from training.folding import FoldedMetro
 from training.mediapipe_weights import load_mediapipe_weights
@@ -121,15 +121,31 @@ def test_the_published_network_answers_as_tensorflow_lite_does() -> None:
     np.testing.assert_allclose(landmarks[3 * LANDMARKS :], 1 / (1 + np.exp(-visibility)), atol=1e-3)
 
 
-def _metro(seed: int = 0) -> Metro:
+def _metro(seed: int = 0, refine: tuple[int, ...] = NO_REFINEMENT) -> Metro:
     torch.manual_seed(seed)
-    config = replace(small_config("default"), image_size=192, backbone=BlazePoseConfig(THIN))
+    config = replace(small_config("default"), image_size=192, backbone=BlazePoseConfig(THIN, refine))
     assert config_from_dict(config_to_dict(config)) == config
     return build(config, make_mesh())
 
 
-def test_it_folds_into_the_same_network() -> None:
-    metro = scramble(_metro(), size=192)
+def test_refinement_begins_as_nothing_and_learns() -> None:
+    torch.manual_seed(0)
+    plain = BlazePose(joints=5, width=THIN).eval()
+    refined = BlazePose(joints=5, width=THIN, refine=(1, 2, 1)).eval()
+    missing, unexpected = refined.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and {name.split(".")[0] for name in missing} == {"refine"}
+    images = torch.randn(2, 3, 192, 192)
+    torch.testing.assert_close(refined(images).fine, plain(images).fine)
+    refined(images).fine.square().mean().backward()
+    assert all(block.project.weight.grad.abs().sum() > 0 for level in refined.refine for block in level)
+    for wrong in ((1, 1), (1, -1, 1)):
+        with pytest.raises(ConfigError, match="a number of blocks at strides 4, 8, 16"):
+            BlazePoseConfig(THIN, wrong)
+
+
+@pytest.mark.parametrize("refine", [(0, 0, 0), (1, 2, 1)])
+def test_it_folds_into_the_same_network(refine: tuple[int, ...]) -> None:
+    metro = scramble(_metro(refine=refine), size=192)
     images = torch.randn(2, 3, 192, 192)
     with torch.no_grad():
         output, folded = metro(images), FoldedMetro(metro)(images)
