@@ -81,12 +81,15 @@ class MetroData(pl.LightningDataModule):
         """Batches without end. A run that goes on draws other samples than it would have: a pool fills by the clock."""
         assert self.trainer is not None
         device = self.trainer.strategy.root_device
-        sampler = PositionSampler(CHUNK, rank, world, seen * self.batch // CHUNK)
-        loader = self._loader(self.training, sampler, _Packing(self.training))
-        self._pool = Pool(loader, pooling.rows, device)
+        self._pool = self.make_pool(pooling, device, seen, rank, world)
         self._pool.__enter__()
         self._pool.wait_for(pooling.wait)
         return self._draw(self._pool, pooling, device, seen, rank, world)
+
+    def make_pool(self, pooling: Pooling, device: torch.device, seen: int = 0, rank: int = 0, world: int = 1) -> Pool:
+        """A pool that the loading processes fill once it is entered, with what follows the first `seen` batches."""
+        sampler = PositionSampler(CHUNK, rank, world, seen * self.batch // CHUNK)
+        return Pool(self._loader(self.training, sampler, _Packing(self.training)), pooling.rows, device)
 
     def _draw(
         self, pool: Pool, pooling: Pooling, device: torch.device, seen: int, rank: int, world: int

@@ -208,7 +208,7 @@ def _photograph(image: Tensor, camera: CameraChanges, draw: _Draw) -> Tensor:
     image = torch.where(draw.some(camera.toned), 255.0 * tones, image)
     image = torch.where(draw.some(camera.grey), image.mean(dim=1, keepdim=True), image)
     coarse = F.interpolate(F.interpolate(image, scale_factor=0.5, mode="area"), image.shape[2:], mode="bilinear")
-    kernel = torch.tensor([0.25, 0.5, 0.25], device=image.device)
+    kernel = 0.5 - 0.25 * (torch.arange(3, device=image.device) - 1.0).abs()
     padded = F.pad(image, (1, 1, 1, 1), mode="replicate")
     blurred = F.conv2d(padded, torch.outer(kernel, kernel).expand(3, 1, 3, 3), groups=3)
     image = torch.where(draw.some(camera.soft), torch.where(draw.some(0.5), coarse, blurred), image)

@@ -198,7 +198,9 @@ def keypoint_loss(predicted: Tensor, truth: Tensor, confidence: Tensor) -> Tenso
 
 def relative_to_root(joints: Tensor, root_joints: tuple[int, ...]) -> Tensor:
     """joints (N, J, 3) minus the mean of the root joints."""
-    return joints - joints[:, list(root_joints)].mean(dim=1, keepdim=True)
+    # Not by a list of indices: those travel to a GPU anew each time, which waits for it.
+    roots = torch.stack([joints[:, root] for root in root_joints], dim=1)
+    return joints - roots.mean(dim=1, keepdim=True)
 
 
 def _mean_over_samples(values: Tensor, has: Tensor | None) -> Tensor:

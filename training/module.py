@@ -85,12 +85,15 @@ class MetroModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         config = self.config
+        return torch.optim.AdamW(self.groups(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Trained weights for an optimiser, each group with the `share` of the learning rate that it takes."""
         trained = {name: value for name, value in self.metro.named_parameters() if value.requires_grad}
         seeing = [value for name, value in trained.items() if name.startswith(_SLOWER)]
         others = [value for name, value in trained.items() if not name.startswith(_SLOWER)]
-        shares = ((others, 1.0), (seeing, config.backbone_rate))
-        groups = [{"params": values, "share": share} for values, share in shares if values]
-        return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        shares = ((others, 1.0), (seeing, self.config.backbone_rate))
+        return [{"params": values, "share": share} for values, share in shares if values]
 
     def on_train_start(self) -> None:
         self._since, self._steps = None, self.global_step
@@ -111,17 +114,22 @@ class MetroModule(pl.LightningModule):
         generator = torch.Generator().manual_seed(batch.first)
         # Dropout: after a kill as before it, and different in every process.
         torch.manual_seed(1_000_003 * self.seed + batch.first)
+        loss = self.loss(batch, generator)
+        # To look at a number on a GPU is to wait for it, so that is done now and then.
+        looked_at = loss.device.type == "cpu" or batch_idx % FINITE_EVERY == 0
+        if looked_at and not math.isfinite(value := float(loss.detach())):
+            raise ConfigError("training diverged", expected="a finite loss", got=f"{value} at step {self.global_step}")
+        self._losses.append(loss.detach())
+        return loss
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Of one batch on the module's device; generator: see `stage_loss`."""
         images, truth = self.normalize(batch.image), self.truth(batch)
         objective = self.config.objective
         loss, output = stage_loss(self.stage, self.metro, batch, truth, images, generator, objective)
         if self.teacher is not None and output is not None:
             taught = self.teacher(images, objective.levels)
             loss = loss + self.distil * distillation_loss(output, taught, batch.person)
-        # To look at a number on a GPU is to wait for it, so that is done now and then.
-        looked_at = loss.device.type == "cpu" or batch_idx % FINITE_EVERY == 0
-        if looked_at and not math.isfinite(value := float(loss.detach())):
-            raise ConfigError("training diverged", expected="a finite loss", got=f"{value} at step {self.global_step}")
-        self._losses.append(loss.detach())
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

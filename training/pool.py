@@ -41,7 +41,8 @@ class Pool:
         self._fields: dict[str, Tensor] = {}
         self._error: Exception | None = None
         self._stopped = threading.Event()
-        self._replacing = threading.Lock()
+        self.replacing = threading.Lock()
+        """Held while rows are replaced; whoever reads several fields holds it, too."""
         self._stream: torch.cuda.Stream | None = None
         self._thread = threading.Thread(target=self._fill, name="pool", daemon=True)
 
@@ -57,10 +58,15 @@ class Pool:
         """Rows at hand."""
         return min(self.arrived, self.capacity)
 
+    @property
+    def fields(self) -> Mapping[str, Tensor]:
+        """(capacity, ...) each, the first `len(self)` rows of it there; the same tensors once rows have come."""
+        return self._fields
+
     def wait_for(self, rows: int) -> None:
         """Return when so many are at hand, or all that fit. Raises SourceError when the source ends or fails before."""
         while len(self) < min(rows, self.capacity):
-            self._check()
+            self.check()
             time.sleep(WAIT_S)
 
     def draw(self, count: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -72,14 +78,15 @@ class Pool:
         Raises:
             SourceError: no rows, or the source has failed.
         """
-        self._check()
+        self.check()
         if not len(self):
             raise SourceError("the pool is empty", expected="rows: wait for them first", got="none")
         rows = torch.randint(len(self), (count,), generator=generator, device=self.device)
-        with self._replacing:  # else the image of one row could come with what is said of another
+        with self.replacing:  # else the image of one row could come with what is said of another
             return {name: field[rows] for name, field in self._fields.items()}
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Raises SourceError where the source has failed or ended."""
         if self._error is not None:
             raise SourceError("the source of the pool failed", got=self._error) from self._error
 
@@ -114,7 +121,7 @@ class Pool:
             moved = {name: field.to(self.device) for name, field in rows.items()}
             where = slice(first, last + 1) if last == first + count - 1 else place.to(self.device)
         # All fields at once for whoever draws; on a GPU both go into the same stream, in this order.
-        with self._replacing:
+        with self.replacing:
             for field in moved.values() if self._stream is not None else ():
                 field.record_stream(torch.cuda.current_stream(self.device))
             for name, field in moved.items():

@@ -28,6 +28,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from metro_ros.core.bundle import load_bundle
 from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from training.adopt import adopt_tokens
 from training.averaging import move_averages
@@ -39,8 +40,10 @@ from training.datasets.augment import NONE, AugmentConfig
 from training.datasets.catalogue import open_source
 from training.datasets.mixture import Mixture
 from training.distillation import load_teacher
+from training.graphed import fit
 from training.mediapipe_weights import load_mediapipe_weights
 from training.mesh_choice import choose_mesh
+from training.mesh_spec import MeshSpec
 from training.module import MetroModule
 from training.network import Metro
 from training.precision import is_rounded
@@ -67,6 +70,7 @@ from training.train_options import (
     validation_interval,
 )
 from training.truth import TruthMaker
+from training.warm_start import load_bundle_backbone
 
 
 def train(options: argparse.Namespace) -> MetroModule:
@@ -110,10 +114,32 @@ def train(options: argparse.Namespace) -> MetroModule:
         write_run(options.out, describe(options, module, training, validation))
     last = options.out / LAST
     with _finish_step_on_interrupt(module):
-        trainer.fit(module, data, ckpt_path=str(last) if options.resume and last.exists() else None)
+        if pooling is not None and options.graph:
+            _fit_graphed(module, data, pooling, spec, options, trainer)
+        else:
+            trainer.fit(module, data, ckpt_path=str(last) if options.resume and last.exists() else None)
     if options.report is not None and not module.stop_requested:
         report(trainer, module, data, options.report)
     return module
+
+
+def _fit_graphed(
+    module: MetroModule,
+    data: MetroData,
+    pooling: Pooling,
+    mesh: MeshSpec,
+    options: argparse.Namespace,
+    trainer: pl.Trainer,
+) -> None:
+    device = trainer.strategy.root_device
+    lines = JsonLines(options.out / "metrics.jsonl")
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    with data.make_pool(pooling, device) as pool:
+        fit(module.to(device), pool, mesh, pooling, options.out / LAST, lines.log_metrics, options.log_every,
+            options.save_every_s)  # fmt: skip
+    if data.validation is not None:
+        (scores,) = trainer.validate(module, data, verbose=False)
+        lines.log_metrics(scores, module.batches)
 
 
 def report(trainer: pl.Trainer, module: MetroModule, data: MetroData, path: Path) -> None:
@@ -178,6 +204,9 @@ def _start_from(metro: Metro, options: argparse.Namespace) -> None:
         (options.backbone_from, BACKBONE_WEIGHTS),
     ):
         if path is None:
+            continue
+        if path is options.backbone_from and path.is_dir():
+            load_bundle_backbone(metro, load_bundle(path))
             continue
         source, _, _ = load_checkpoint(path)
         weights = {name: value for name, value in source.state_dict().items() if name.startswith(prefixes)}

@@ -38,6 +38,8 @@ def check(options: argparse.Namespace) -> None:
     if options.pool is not None and (options.pool < 1 or options.pool_wait < 1 or options.workers < 1):
         got = f"--pool {options.pool} --pool-wait {options.pool_wait} --workers {options.workers}"
         raise ConfigError("the pool", expected="1 or more rows and workers", got=got)
+    if options.graph:
+        _check_graph(options)
     if not options.distil >= 0:
         raise ConfigError("--distil", expected="at least 0", got=options.distil)
     if options.teacher is not None and options.stage != "all":
@@ -52,6 +54,17 @@ def check(options: argparse.Namespace) -> None:
     gpus = torch.cuda.device_count()
     if options.accelerator == "gpu" and gpus < options.devices:
         raise ConfigError("--accelerator gpu", expected=f"{options.devices} that torch finds", got=gpus)
+
+
+def _check_graph(options: argparse.Namespace) -> None:
+    several = options.devices * options.nodes > 1 or (options.accumulate or 1) > 1
+    if options.pool is None or several or options.resume:
+        raise ConfigError(
+            "--graph",
+            expected="--pool, one device, whole batches and a run from its beginning",
+            got="another kind of run",
+            remedy="begin with the weights of an earlier run by --start-from",
+        )
 
 
 def _flag(name: str) -> str:
@@ -122,6 +135,11 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     data.add_argument(
         "--pool-wait", type=int, default=4000, metavar="ROWS", help="at hand before the first step (%(default)s)"
     )
+    data.add_argument(
+        "--graph",
+        action="store_true",
+        help="with --pool on one GPU: whole steps as one CUDA graph, see training.graphed",
+    )
     data.add_argument("--workers", type=int, default=1, help="loading processes a device (default %(default)s)")
     add_mesh_options(words.add_argument_group("mesh", "what the network predicts"))
 
@@ -147,7 +165,7 @@ def parser(description: str | None = None) -> argparse.ArgumentParser:
     how.add_argument("--constant-width", action="store_true", help="blocks of one width, as an ablation")
     how.add_argument("--tiny", action="store_true", help="a network of the same structure and a hundredth of the size")
     how.add_argument("--start-from", type=Path, help="checkpoint to take all weights from")
-    how.add_argument("--backbone-from", type=Path, help="checkpoint to take the backbone's weights from")
+    how.add_argument("--backbone-from", type=Path, help="checkpoint or bundle to take the backbone's weights from")
     how.add_argument("--tokens-from", type=Path, help="checkpoint to take all other weights from")
     how.add_argument("--teacher", type=Path, help="checkpoint of a larger network whose answers are learned too")
     how.add_argument("--distil", type=float, default=50.0, help="weight of the teacher's answers (%(default)s)")

@@ -43,7 +43,7 @@ class TruthMaker(nn.Module):
             raise ConfigError("vertices of the truth", expected=f"one of {mesh.level_sizes}", got=vertex_count)
         self.level = None if known is None else mesh.level_sizes.index(known)
         self.is_finest = known == mesh.level_sizes[-1]
-        self.root_joints = list(mesh.root_joints)
+        self.root_joints = mesh.root_joints
         self.joints_from_mesh = joints_from_mesh
         row = mesh.root_row
         self.register_buffer("root_row", None if row is None else torch.tensor(row), persistent=False)
@@ -81,7 +81,9 @@ class TruthMaker(nn.Module):
 
     def _joints(self, batch: Batch, finest: Tensor | None, has: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Joints (N, J, 3), their confidence (N, J), and (N,) which samples have them."""
-        rooted = (batch.joint_confidence[:, self.root_joints] > 0).all(dim=1) & (batch.has_joints > 0)
+        rooted = batch.has_joints > 0
+        for root in self.root_joints:
+            rooted = rooted & (batch.joint_confidence[:, root] > 0)
         joints, confidence = batch.joints, batch.joint_confidence
         if not self.joints_from_mesh or finest is None or not self.is_finest or self.joint_regressor is None:
             return joints, confidence, rooted.float()

@@ -153,6 +153,26 @@ def unfold_convolutions(
     return list(chosen)
 
 
+@torch.no_grad()
+def load_bundle_backbone(metro: Metro, bundle: Bundle) -> None:
+    """What a bundle's backbone and keypoint head have learned, as far as `metro` has the same layers; others stay.
+
+    Raises ConfigError where the backbone has batch norms, whose statistics take crops: see `main`; or nothing fits.
+    """
+    if any(_convolution_norms(metro.backbone)):
+        raise ConfigError(
+            f"the backbone of {bundle.path}", expected="a network without batch norms", got="one with them",
+            remedy="make a checkpoint of the bundle by training.warm_start",
+        )  # fmt: skip
+    folded = FoldedWeights(read_model(bundle.model_path))
+    if not unfold_convolutions(metro.backbone, folded, partly=True):
+        raise ConfigError(f"the backbone of {bundle.path}", expected="layers of this network", got="others")
+    for name, parameter in () if metro.keypoint_head is None else metro.keypoint_head.named_parameters():
+        value = folded.named.get(f"keypoint_head.{name}")
+        if value is not None and value.shape == parameter.shape:
+            _set(parameter, value)
+
+
 def _convolution_norms(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.BatchNorm2d]]:
     """(name of a convolution, the batch norm that folding put into it)."""
     previous: tuple[str, nn.Module] | None = None
