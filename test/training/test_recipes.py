@@ -56,6 +56,14 @@ def test_the_default_model_is_made_without_an_image_on_disk(tmp_path: Path) -> N
     assert not (tmp_path / "run" / "crops").exists() and not (tmp_path / "run" / "frames").exists()
 
 
+def test_a_hand_is_made_without_an_image_on_disk(tmp_path: Path) -> None:
+    ended = run("hand", "--smoke", str(tmp_path / "run"), POOL_WORKERS="1")
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr[-2000:]
+    bundle = load_bundle(tmp_path / "run" / "bundle")
+    assert bundle.part_file("attention") is not None and bundle.manifest.confidence_mm == 20
+    assert not (tmp_path / "run" / "crops").exists()
+
+
 def test_a_recipe_without_data_says_what_it_wants() -> None:
     ended = run("human36m_body")
     assert ended.returncode != 0 and "DATA or --smoke" in ended.stderr

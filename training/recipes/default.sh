@@ -6,7 +6,8 @@
 #   training/recipes/default.sh --smoke [RUN_FOLDER]      every step on a made-up body, in less than a minute
 #
 # POOL_WORKERS=N is for a machine with a GPU: N processes draw crops for as long as it trains, another N / 3 draw frames
-# for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 57 GB of the GPU.
+# for the finder, which learns beside it, and no image is stored. POOL=400000 crops take 57 GB of the GPU. A step is one
+# CUDA graph there; killed, this part begins anew.
 #
 # MODULES is mediapipe/modules of `pip download --no-deps mediapipe==0.10.21`; the wheel is a zip file. Its pose network
 # and its pose detector have seen photographs, which no synthetic image makes up for.
@@ -18,14 +19,14 @@ cd "$(dirname "$0")/../.."
 
 unseen=02_09,01_04,03_02  # recordings to validate on; 02_05 is the demo's
 excluded=02_05,$unseen workers=${POOL_WORKERS:-} pool=(--pool "${POOL:-400000}") frame_pool=(--batch 64) batch=256
-processes=2 crops=64000 shard=500 validated=500 calibrated=4000 clips=12 frames=120
+processes=2 crops=64000 shard=500 validated=500 calibrated=2500 followed=2000 clips=12 frames=120
 painted=10000 finder=(--minutes "${FINDER_MINUTES:-40}")
 first=(--minutes "${FIRST_MINUTES:-20}") all=(--minutes "${ALL_MINUTES:-80}") small=() cache=()
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
   motions=$run/fixtures/motions.npz modules=$run/fixtures cache=(--cache "$run/fixtures") thin=(--width 0.125)
-  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 clips=1 frames=4 painted=8 finder=(--steps 2)
+  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 followed=4 clips=1 frames=4 painted=8 finder=(--steps 2)
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
   pool=(--pool 16 --pool-wait 8) frame_pool=(--batch 4 --pool 8 --wait 4 --rooms 2) batch=4
 else
@@ -37,14 +38,14 @@ export OMP_NUM_THREADS=1  # one process a core beats one process with two thread
 # Maps of many megabytes come and go at every layer: given back to the system each time, a step takes a quarter longer.
 export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 synth() { python -m training.synth --motions "$motions" "${cache[@]}" "$@"; }
-data=(--data "shards:$run/crops")
-train() { python -m training.train --motions "$motions" "${cache[@]}" "${data[@]}" --resume "${small[@]}" "$@"; }
+data=(--data "shards:$run/crops") resume=(--resume)
+train() { python -m training.train --motions "$motions" "${cache[@]}" "${data[@]}" "${resume[@]}" "${small[@]}" "$@"; }
 finder() { python -m training.finder --out "$run/finder" "${finder[@]}" --resume "$@"; }
 
 # 1. Crops: seen several times each, turned, scaled and recoloured anew.
 synth --crops "$validated" --seed 3 --only "$unseen" --unseen-people --out "$run/validation"
 if [ -n "$workers" ]; then
-  processes=1 data=(--data "synth:$run/stream.json" --workers "$workers" "${pool[@]}")
+  processes=1 data=(--data "synth:$run/stream.json" --workers "$workers" "${pool[@]}" --graph) resume=()
   python - "$run/stream.json" "$motions" "$excluded" "${cache[1]:-}" <<'EOF'
 import json, os, sys
 path, motions, excluded, cache = sys.argv[1:]
@@ -72,22 +73,29 @@ elif [ -z "$workers" ]; then
   train --stage tokens --out "$run/tokens" "${first[@]}" --final-learning-rate 1e-4
   start+=(--tokens-from "$run/tokens/last.safetensors")
 fi
-# Edges are edges in any picture: two stages stay as they are.
-for part in stem stages.0 stages.1; do start+=(--freeze "backbone.trunk.$part."); done
+# Edges are edges in any picture: the first stages stay as they are.
+how=(--learning-rate 6e-4 --ema-decay 0.998) kept=(stem stages.0 stages.1)
+if [ -n "$workers" ]; then how=(--learning-rate 1e-3 --warm-up-steps 500 --ema-decay 0.999) kept=(stem stages.0); fi
+for part in "${kept[@]}"; do start+=(--freeze "backbone.trunk.$part."); done
 
 # 3. METRO: all of it together, masked vertex modelling included.
 if [ -n "$workers" ]; then
   small+=(--batch "$batch")
   finder --motions "$motions" --exclude "$excluded" "${cache[@]}" --workers $((workers / 3 + 1)) "${frame_pool[@]}" &
 fi
-train --stage all --out "$run/all" "${all[@]}" --ema-decay 0.998 --devices "$processes" \
-  --validation "shards:$run/validation" "${start[@]}" --backbone-rate 0.5 --learning-rate 6e-4 --edges 30 --normals 1
+if [ -z "$workers" ] || [ ! -e "$run/all/done" ]; then
+  [ -z "$workers" ] || rm -rf "$run/all"
+  train --stage all --out "$run/all" "${all[@]}" "${how[@]}" --devices "$processes" \
+    --validation "shards:$run/validation" "${start[@]}" --backbone-rate 0.5 --edges 30 --normals 1
+  touch "$run/all/done"
+fi
 wait
 
-# 4. What it says of its own joints, fitted to other crops that it was not trained on.
+# 4. What it says of its own joints, fitted to other crops that it was not trained on: any, and such as tracks give.
 synth --crops "$calibrated" --seed 5 --only "$unseen" --unseen-people --out "$run/calibration"
+synth --crops "$followed" --followed --seed 6 --only "$unseen" --unseen-people --out "$run/followed"
 python -m training.calibrate --checkpoint "$run/all/last.safetensors" --data "shards:$run/calibration" \
-  --out "$run/calibrated.safetensors"
+  --data "shards:$run/followed" --out "$run/calibrated.safetensors"
 
 # 5. Who is in a whole image: a network of its own, on frames of its own, and MediaPipe's.
 frames() { python -m training.finder.frames --motions "$motions" "${cache[@]}" --shard-size "$shard" "$@"; }

@@ -24,7 +24,7 @@ from training.motion import load_motions, mirror
 from training.synth.clips import ClipConfig, write_clips
 from training.synth.recordings import choose
 from training.synth.render import Renderer, choose_renderer
-from training.synth.samples import SampleConfig, SampleMaker
+from training.synth.samples import SampleConfig, SampleMaker, followed
 
 CLIP_BANK = (48, 77)
 """People in clips come from a bank of their own, so that nobody is both trained and evaluated on."""
@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         default=SampleConfig().occluded,
         help="share of crops with something in front (%(default)s)",
     )
+    parser.add_argument("--followed", action="store_true", help="crops as of people followed through a recording")
     parser.add_argument("--shard-size", type=int, default=SHARD_SIZE, help="crops a shard (%(default)s)")
     parser.add_argument("--first-shard", type=int, default=0, help="so that several processes can share a folder")
     parser.add_argument(
@@ -69,7 +70,7 @@ def _check_subject(options: argparse.Namespace) -> None:
         if options.motions is None:
             raise ConfigError("no motions", expected="--motions FILE.npz, or --subject hand", got="neither")
         return
-    given = [name for name in ("motions", "only", "exclude") if getattr(options, name)]
+    given = [name for name in ("motions", "only", "exclude", "followed") if getattr(options, name)]
     if given:
         raise ConfigError(f"--{given[0]}", expected="--subject body: hands need no recordings", got="--subject hand")
 
@@ -121,8 +122,9 @@ def main(arguments: list[str] | None = None) -> int:
         # After anny, which brings an LLVM of its own: loaded behind Mesa's it crashes.
         renderer = choose_renderer(options.renderer)
         if options.crops is not None:
+            sample_config = followed(options.occluded) if options.followed else SampleConfig(occluded=options.occluded)
             both = [*motions, *(mirror(motion, bank) for motion in motions)]
-            maker = SampleMaker(bank, mesh, both, options.seed, SampleConfig(occluded=options.occluded))
+            maker = SampleMaker(bank, mesh, both, options.seed, sample_config)
             size = min(count, options.shard_size)
             write_shards(maker, options.out, options.seed, count, size=size, first=options.first_shard)
             print(f"{count / (time.monotonic() - began):.0f} crops a second, one process, drawn by {renderer}")

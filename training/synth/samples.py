@@ -67,6 +67,15 @@ class SampleConfig:
         return self.size // _DENSE_STRIDE
 
 
+def followed(occluded: float) -> SampleConfig:
+    """Crops as of people who are followed through a recording, others about them: poses as recorded, boxes by a look
+    at the image before."""
+    as_recorded = PoseConfig(recombine=0, blend=0, sample_arm=0, carry=0, low=0, lie=0, disturb=0)
+    return SampleConfig(
+        whole_image=0, rough=0.02, no_person=0, occluded=occluded, company=0.5, view=ViewConfig(), pose=as_recorded
+    )
+
+
 class SampleMaker:
     """Draws samples without end; the same generator state gives the same sample.
 
