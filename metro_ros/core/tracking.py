@@ -13,7 +13,7 @@ from metro_ros.core.look import Look
 from metro_ros.core.mingling import Mingling
 from metro_ros.core.track import Track
 
-SAME_IOU, SAME_JOINTS = 0.6, 0.15
+SAME_IOU, SAME_JOINTS = 0.5, 0.2
 """Two looks are of one person when their bounds overlap more and their joints differ less, in larger sides of them."""
 COVERED = 0.3
 """Part of someone's bounds behind a nearer one's from which the network may mix the two."""
