@@ -11,7 +11,7 @@ from metro_ros.core.detect import Detections
 from metro_ros.core.estimator_config import EstimatorConfig
 from metro_ros.core.look import Look
 from metro_ros.core.mingling import Mingling
-from metro_ros.core.track import Track
+from metro_ros.core.track import RESTLESS, Track
 
 SAME_IOU, SAME_JOINTS = 0.5, 0.2
 """Two looks are of one person when their bounds overlap more and their joints differ less, in larger sides of them."""
@@ -33,7 +33,8 @@ class Tracker:
     A look is given to the track that foresaw it best: by overlap of the bounds, by the distance sideways and, with less
     weight, by the logarithm of the depth's ratio; all looks and tracks at once, so that their order means nothing
     (Hungarian assignment, as in Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016). Looks that coincide
-    are one person: whoever foresaw it better has it, the other one is hidden, and its prediction goes on. Two who end
+    are one person: whoever foresaw it better has it, the other one is hidden, and its prediction goes on. So is whose
+    look wanders while someone nearer covers it. Two who end
     up with each other's person, see mingling, change ids.
     """
 
@@ -98,6 +99,8 @@ class Tracker:
         matched = [looks[fresh[column]] for _, column in pairs]
         covered = _covered(matched, [track.look for track in seen if track.look is not None])
         for (row, _), look, behind in zip(pairs, matched, covered, strict=True):
+            if behind and look.change >= RESTLESS and not detected:
+                continue  # it lies between the two, and leads away from either
             unseen[row].see(look, self._now_s, config.box_smoothing, behind)
             unseen[row].detected |= detected
         taken = {column for _, column in pairs}

@@ -247,6 +247,22 @@ def test_who_is_covered_is_foreseen_by_how_it_moved_before(nearer: float) -> Non
     assert x == pytest.approx(-0.5, abs=0.06) if nearer < 5 else x > -0.2
 
 
+@pytest.mark.parametrize(("nearer", "change", "detected", "shown"), [
+    (3.0, 0.15, False, 1), (3.0, 0.05, False, 2), (3.0, 0.15, True, 2), (8.0, 0.15, False, 2),
+])  # fmt: skip
+def test_who_is_covered_and_wanders_is_hidden(nearer: float, change: float, detected: bool, shown: int) -> None:
+    """Unless a detection says where to look; who stands before the other one may wander."""
+    tracker = Tracker(EXTENT_M)
+    tracker.begin(0.0)
+    for look in (seen_at(-0.1, 5.0), seen_at(0.0, nearer)):
+        tracker.add(look, 0.9, CONFIG)
+    assert len(tracker.end(CONFIG, True)) == 2
+    tracker.begin(1 / FPS)
+    assert tracker.match([seen_at(0.0, nearer)], CONFIG) == []
+    assert tracker.match([seen_at(-0.1, 5.0, change=change, sway=0.6)], CONFIG, detected) == []
+    assert len(tracker.end(CONFIG, False)) == shown
+
+
 def test_one_person_explains_one_detection() -> None:
     tracker = Tracker(EXTENT_M)
     tracker.begin(0.0)
