@@ -31,10 +31,10 @@ from training.transformer import TransformerBlock
 
 
 def default() -> MetroConfig:
-    """The network this project trains: 0.3 GMAC at 192 pixels, so that two CPU cores train and run it.
+    """The network this project trains: 0.6 GMAC at 192 pixels, so that two CPU cores run it at camera rate.
 
     Its backbone has seen photographs of people before: see training.mediapipe_weights. Heads stay 32 wide: narrower
-    ones cost time for nothing. The blocks are the paper's at an eighth of its width; init_std is its 0.02 at width 1024
+    ones cost time for nothing. The blocks are the paper's at a quarter of its width; init_std is its 0.02 at width 1024
     scaled to these. The second upsampling stays at the least-squares fit of the body model: 15 M numbers that hold no
     image knowledge.
     """
@@ -60,7 +60,7 @@ def default() -> MetroConfig:
 
 
 def teacher() -> MetroConfig:
-    """The default network's teacher: the same backbone, crops and mesh, five times the transformer; see
+    """The default network's teacher: the same backbone, crops and mesh, blocks of twice the depth; see
     training.distillation."""
     return replace(
         default(),
@@ -151,7 +151,7 @@ ARCHITECTURES: dict[str, BackboneConfig] = {
     "smallnet-inverted": SmallNetConfig(channels=(32, 80, 160), blocks=(2, 3, 3), block="inverted"),
     "smallnet-wide-kernel": SmallNetConfig(channels=(48, 96, 192), blocks=(2, 2, 3), block="wide_kernel"),
 }
-"""The paper's backbones, as its code calls them; and those to compare the default one with."""
+"""The paper's backbones, as its code calls them; and those to compare the default one with, BlazePose as published."""
 
 
 def with_architecture(config: MetroConfig, name: str) -> MetroConfig:
