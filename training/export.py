@@ -100,7 +100,7 @@ def export_bundle(
     model = export_onnx(FoldedMetro(metro), config.image_size)
     differences = check_against_torch(model, metro, crops)
     if compact:
-        model = halve_weights(model)
+        model = halve_weights(model, rounded=True)
         differences = check_against_torch(model, metro, crops, ROUNDED_TOLERANCE)
     view = checked_attention_view(metro, crops, compact) if attention else None
     fields = manifest_fields(metro.mesh, config, info)

@@ -49,7 +49,7 @@ def checked_attention_view(
     model = to_onnx(AttentionGraph(FoldedMetro(metro)), crops.shape[1], OUTPUT_NAMES)
     differences = check_against(model, lambda images: attention_view(metro, images), crops)
     if compact:
-        model = halve_weights(model)
+        model = halve_weights(model, rounded=True)
         differences = check_against(model, lambda images: attention_view(metro, images), crops, ROUNDED_TOLERANCE)
     layer = f"last of block {len(metro.blocks())}"
     details = {"layer": layer, "heads": _last_attention(metro).heads, "largest_difference_onnx_torch": differences}

@@ -26,9 +26,14 @@ OPSET = 18
 TOLERANCE = 1e-4
 """Largest difference from torch: metres; for the camera relative to its size; for probabilities as they are."""
 ROUNDED_TOLERANCE = 5e-3
-"""The same once weights are rounded to float16."""
+"""The same once weights are rounded."""
 LEAST_BORROWED = 1024
 """Bytes; less is not worth where it lies."""
+CONVOLUTION_BITS, MATRIX_BITS = 9, 8
+"""Bits of float16's mantissa that are kept of compact weights: with one less, the default's camera or vertices are off
+by ROUNDED_TOLERANCE."""
+LEAST_ROUNDED = 20_000
+"""Numbers; in smaller constants it would save little, and among them are those that speak in metres."""
 _HALVED = ".half"
 """Behind the names of constants that are stored in float16."""
 
@@ -116,10 +121,14 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def halve_weights(model: bytes, least: int = 1024) -> bytes:
+def halve_weights(model: bytes, least: int = 1024, rounded: bool = False) -> bytes:
     """The same graph with every constant of `least` numbers or more stored in float16, and cast back where it is used.
 
     Half the file, for numbers a two-thousandth off: engines undo it once, when they load it.
+
+    Args:
+        rounded: to CONVOLUTION_BITS or MATRIX_BITS of float16's ten, for archives: zeros at the end take no room there;
+            not in constants of fewer numbers than LEAST_ROUNDED.
     """
     graph = onnx.load_from_string(model)
     casts = []
@@ -128,11 +137,24 @@ def halve_weights(model: bytes, least: int = 1024) -> bytes:
         if values.dtype != np.float32 or values.size < least:
             continue
         name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), name + _HALVED))
+        halves = values.astype(np.float16)
+        if rounded and values.size >= LEAST_ROUNDED:
+            halves = round_mantissa(halves, CONVOLUTION_BITS if values.ndim == 4 else MATRIX_BITS)
+        tensor.CopyFrom(numpy_helper.from_array(halves, name + _HALVED))
         casts.append(onnx.helper.make_node("Cast", [name + _HALVED], [name], to=onnx.TensorProto.FLOAT))
     for node in reversed(casts):
         graph.graph.node.insert(0, node)
     return graph.SerializeToString()
+
+
+def round_mantissa(values: npt.NDArray[np.float16], bits: int) -> npt.NDArray[np.float16]:
+    """The nearest numbers with so many bits of the mantissa, the even one of two as near; those at float16's end, which
+    would become infinite, stay."""
+    dropped = 10 - bits
+    pattern = values.view(np.uint16).astype(np.uint32)
+    pattern = (pattern + (1 << (dropped - 1)) - 1 + ((pattern >> dropped) & 1)) >> dropped << dropped
+    nearest = pattern.astype(np.uint16).view(np.float16).reshape(values.shape)
+    return np.where(np.isfinite(nearest), nearest, values)
 
 
 def borrow_weights(model: bytes, lender: bytes, file: str) -> bytes:

@@ -1,5 +1,6 @@
 """The attention view of a network: found where it was put, as torch has it, and in the bundle that the core reads."""
 
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +30,7 @@ from training.onnx_graph import (
     check_against,
     halve_weights,
     read_model,
+    round_mantissa,
 )
 
 JOINT, TOKEN = 3, 8
@@ -147,23 +149,30 @@ def test_nothing_is_written_when_the_view_disagrees(
 
 
 def test_halved_weights_take_half_the_room_and_answer_alike(tmp_path: Path) -> None:
-    weight = np.random.default_rng(0).normal(size=(64, 64)).astype(np.float32)
+    weight = np.random.default_rng(0).normal(size=(160, 160)).astype(np.float32)
     graph = helper.make_graph(
         [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Add", ["z", "b"], ["y"])],
         "linear",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 64])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 64])],
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [2, 160])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 160])],
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(weight[0], "b")],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9).SerializeToString()
     halved = halve_weights(model)
     assert len(halved) < 0.6 * len(model)
-    x = np.ones((2, 64), np.float32)
+    x = np.ones((2, 160), np.float32)
     whole, half = (onnxruntime.InferenceSession(one).run(None, {"x": x})[0] for one in (model, halved))
     assert half.dtype == np.float32
     np.testing.assert_allclose(half, whole, atol=0.05)
     rounded = weight.astype(np.float16).astype(np.float32)
     np.testing.assert_allclose(half, x @ rounded + weight[0], atol=1e-4)
+
+    thrifty = halve_weights(model, rounded=True)
+    assert len(zlib.compress(thrifty)) < 0.95 * len(zlib.compress(halved))
+    np.testing.assert_allclose(
+        onnxruntime.InferenceSession(thrifty).run(None, {"x": x})[0], x @ round_mantissa(weight.astype(np.float16), 8)
+        .astype(np.float32) + weight[0], atol=1e-4,
+    )  # fmt: skip
 
     (tmp_path / "model.onnx").write_bytes(halved)
     read = read_model(tmp_path / "model.onnx")
@@ -204,3 +213,13 @@ def test_borrowed_weights_are_those_of_the_lender(tmp_path: Path) -> None:
     x = rng.normal(size=(1, 16)).astype(np.float32)
     (out,) = onnxruntime.InferenceSession(str(tmp_path / "borrower.onnx")).run(None, {"x": x})
     np.testing.assert_allclose(out, x @ shared @ own + little, rtol=1e-4, atol=1e-4)
+
+
+def test_mantissas_are_rounded_to_the_nearest_and_ties_to_even() -> None:
+    values = np.array([1.0, 1 + 2**-8, 1 + 2**-9, 1 + 3 * 2**-9, 1 + 2**-10, -(1 + 2**-9 + 2**-10), 0.0], np.float16)
+    nearest = np.array([1.0, 1 + 2**-8, 1.0, 1 + 2**-7, 1.0, -(1 + 2**-8), 0.0], np.float16)
+    np.testing.assert_array_equal(round_mantissa(values, 8), nearest)
+    many = np.random.default_rng(1).normal(size=999).astype(np.float16)
+    assert np.abs(round_mantissa(many, 8) / many - 1).max() <= 2**-9
+    largest = np.array([65504, -65504], np.float16)
+    np.testing.assert_array_equal(round_mantissa(largest, 8), largest)
