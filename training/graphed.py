@@ -165,6 +165,22 @@ def fit(
     steps = GraphedSteps(module, pool.fields, mesh, pooling, module.config.batch)
     with pool.replacing:
         steps.record()
+    try:
+        _take_all(module, steps, pool, out, log, log_every, save_every_s)
+    finally:  # what is learned is kept, whatever ended it
+        module.metro.load_state_dict(steps.averages, strict=False)
+        save(module, {}, out)
+
+
+def _take_all(
+    module: MetroModule,
+    steps: GraphedSteps,
+    pool: Pool,
+    out: Path,
+    log: Callable[[Mapping[str, float], int], None],
+    log_every: int,
+    save_every_s: float,
+) -> None:
     began = saved = time.monotonic()
     events: list[torch.cuda.Event] = []
     step = 0
@@ -172,7 +188,7 @@ def fit(
         module.seconds = time.monotonic() - began
         share = module.length.share(step, module.seconds)
         if share >= 1.0:
-            break
+            return
         rate = learning_rate(module.config, module.length, step, share)
         pool.check()
         with pool.replacing:
@@ -190,8 +206,6 @@ def fit(
         if time.monotonic() - saved > save_every_s:
             save(module, steps.averages, out)
             saved = time.monotonic()
-    module.metro.load_state_dict(steps.averages, strict=False)
-    save(module, {}, out)
 
 
 def save(module: MetroModule, changed: Mapping[str, Tensor], path: Path) -> None:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 from bodies import make_bank, make_body_mesh, make_recording
 from torch import Tensor
 
-from metro_ros.core.errors import ConfigError
+from metro_ros.core.errors import ConfigError, SourceError
 from training import graphed
 from training.build import build
 from training.build import default as network
@@ -185,6 +186,31 @@ def test_it_ends_when_it_is_asked_to_and_saves(rows: tuple[dict[str, Tensor], Me
     assert told == [2, 4] and module.batches == 4
     metro, _, _ = load_checkpoint(tmp_path / "last.safetensors")
     assert all(torch.equal(value, metro.state_dict()[name]) for name, value in module.metro.state_dict().items())
+
+
+def test_a_source_that_fails_costs_nothing_that_was_learned(
+    rows: tuple[dict[str, Tensor], MeshSpec], tmp_path: Path
+) -> None:
+    fields, mesh = rows
+    module = make_module(mesh, Length(steps=1000))
+    failing = threading.Event()
+
+    def source() -> Iterator[dict[str, Tensor]]:
+        yield fields
+        failing.wait(60)
+        raise ValueError("the disk is full")
+
+    def log(figures: Mapping[str, float], step: int) -> None:
+        if step == 3:
+            failing.set()
+
+    before = weights(module)
+    with Pool(source(), 24, "cpu") as pool, pytest.raises(SourceError, match="the disk is full"):
+        fit(module, pool, mesh, Pooling(24, 24, NONE), tmp_path / "last.safetensors", log, 1, 1000.0)
+    metro, _, _ = load_checkpoint(tmp_path / "last.safetensors")
+    trained = {name for name, value in module.metro.named_parameters() if value.requires_grad}
+    after = [value for name, value in metro.named_parameters() if name in trained]
+    assert module.batches >= 3 and not all(torch.equal(*pair) for pair in zip(before, after, strict=True))
 
 
 def test_what_it_cannot_do_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
