@@ -151,9 +151,9 @@ def round_mantissa(values: npt.NDArray[np.float16], bits: int) -> npt.NDArray[np
     """The nearest numbers with so many bits of the mantissa, the even one of two as near; those at float16's end, which
     would become infinite, stay."""
     dropped = 10 - bits
-    pattern = values.view(np.uint16).astype(np.uint32)
-    pattern = (pattern + (1 << (dropped - 1)) - 1 + ((pattern >> dropped) & 1)) >> dropped << dropped
-    nearest = pattern.astype(np.uint16).view(np.float16).reshape(values.shape)
+    pattern = values.view(np.uint16).astype(np.int64)
+    kept = (pattern + (1 << (dropped - 1)) - 1 + ((pattern >> dropped) & 1)) >> dropped
+    nearest = (kept << dropped).astype(np.uint16).view(np.float16).reshape(values.shape)
     return np.where(np.isfinite(nearest), nearest, values)
 
 

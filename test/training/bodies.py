@@ -7,13 +7,18 @@ on Anny itself.
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 
 from metro_ros.core.skeleton import BODY_17
 from training.anny_spec import BONE_OF, JOINT_NAMES
 from training.body import BodyBank
+from training.datasets.shards import write_shards
+from training.mesh_files import save_mesh_spec
 from training.mesh_spec import MeshSpec
+from training.motion import retarget
+from training.synth.samples import SampleConfig, SampleMaker
 
 # bone: (parent, head position in metres, camera axes: x right, y down, z forward)
 _MIDDLE = {
@@ -226,3 +231,14 @@ def make_recording(frames: int = 40, seed: int = 0) -> tuple[np.ndarray, list[st
         )
         positions[:, index] = positions[:, parents[index]] + turned
     return positions, names, np.array(parents)
+
+
+def write_training_set(folder: Path, count: int) -> None:
+    """mesh.npz and crops/, so many easy ones in shards of 24."""
+    bank = make_bank()
+    mesh = make_body_mesh(bank)
+    positions, names, _ = make_recording()
+    motion = retarget((positions * [1, -1, -1]).astype(np.float32), names, bank, "01_01")
+    easy = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.1, occluded=0.0, rooms=2)
+    write_shards(SampleMaker(bank, mesh, [motion], 0, easy), folder / "crops", seed=1, count=count, size=24)
+    save_mesh_spec(folder / "mesh.npz", mesh)

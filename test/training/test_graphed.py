@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bodies import make_bank, make_body_mesh, make_recording
+from bodies import make_bank, make_body_mesh, write_training_set
 from torch import Tensor
 
 from metro_ros.core.errors import ConfigError, SourceError
@@ -22,18 +22,15 @@ from training.checkpoint import load_checkpoint
 from training.data import Pooling
 from training.datasets.augment import NONE
 from training.datasets.mixture import Mixture, Source
-from training.datasets.shards import ShardDataset, write_shards
+from training.datasets.shards import ShardDataset
 from training.device_augment import pack
 from training.graphed import GraphedSteps, fit
-from training.mesh_files import save_mesh_spec
 from training.mesh_spec import MeshSpec
 from training.module import MetroModule
-from training.motion import retarget
 from training.pool import Pool
 from training.presets import default
 from training.schedule import Length
 from training.shrink import shrunk
-from training.synth.samples import SampleConfig, SampleMaker
 from training.train import main
 from training.truth import TruthMaker
 
@@ -44,14 +41,8 @@ RATE = 2e-3
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with mesh.npz and crops/, 24 of them."""
-    bank = make_bank()
-    mesh = make_body_mesh(bank)
-    positions, names, _ = make_recording()
-    motion = retarget((positions * [1, -1, -1]).astype(np.float32), names, bank, "01_01")
     folder = tmp_path_factory.mktemp("graphed")
-    config = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.1, occluded=0.0, rooms=2)
-    write_shards(SampleMaker(bank, mesh, [motion], 0, config), folder / "crops", seed=1, count=24, size=24)
-    save_mesh_spec(folder / "mesh.npz", mesh)
+    write_training_set(folder, 24)
     return folder
 
 

@@ -13,33 +13,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from bodies import make_bank, make_body_mesh, make_recording
+from bodies import make_bank, make_body_mesh, write_training_set
 
 from metro_ros.core.errors import SourceError
 from training.averaging import move_averages
 from training.checkpoint import load_checkpoint
 from training.datasets.mixture import PROBES
-from training.datasets.shards import ShardDataset, write_shard, write_shards
-from training.mesh_files import save_mesh_spec
-from training.motion import retarget
-from training.synth.samples import SampleConfig, SampleMaker
+from training.datasets.shards import ShardDataset, write_shard
 from training.tensor_file import load_tree
 from training.train import _without_worker, main
 
 ROOT = Path(__file__).resolve().parents[2]
-EASY = SampleConfig(whole_image=0.0, rough=0.0, no_person=0.1, occluded=0.0, rooms=2)
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with mesh.npz and crops/, 48 of them."""
-    bank = make_bank()
-    mesh = make_body_mesh(bank)
-    positions, names, _ = make_recording()
-    motion = retarget((positions * [1, -1, -1]).astype(np.float32), names, bank, "01_01")
     folder = tmp_path_factory.mktemp("training")
-    write_shards(SampleMaker(bank, mesh, [motion], 0, EASY), folder / "crops", seed=1, count=48, size=24)
-    save_mesh_spec(folder / "mesh.npz", mesh)
+    write_training_set(folder, 48)
     return folder
 
 
