@@ -9,12 +9,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-workers=${POOL_WORKERS:-} processes=2 crops=40000 shard=500 validated=500 calibrated=2000 clips=12 frames=120
+workers=${POOL_WORKERS:-} processes=2 crops=40000 shard=500 validated=500 calibrated=2000 clips=12 frames=120 rooms=150
 first=(--minutes "${FIRST_MINUTES:-12}") all=(--minutes "${ALL_MINUTES:-60}") small=() cache=()
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py hand "$run/fixtures"
-  cache=(--cache "$run/fixtures") processes=1 crops=8 shard=8 validated=4 calibrated=8 clips=1 frames=4
+  cache=(--cache "$run/fixtures") processes=1 crops=8 shard=8 validated=4 calibrated=8 clips=1 frames=4 rooms=2
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1) pool=(--pool 16 --pool-wait 8)
 else
   run=${1:-runs/hand} pool=(--pool 180000 --batch 256)
@@ -41,7 +41,7 @@ if [ -z "$workers" ]; then
   how=(--learning-rate 6e-4 --devices "$processes")
   how+=(--backbone-from "$run/backbone/last.safetensors" --tokens-from "$run/tokens/last.safetensors")
 else
-  python -c "import json, sys; json.dump({'subject': 'hand', 'rooms': 150, **dict(zip(['cache'], sys.argv[1:]))}, sys.stdout)" \
+  python -c "import json, sys; json.dump({'subject': 'hand', 'rooms': $rooms, **dict(zip(['cache'], sys.argv[1:]))}, sys.stdout)" \
     ${cache[1]:+"$(realpath "${cache[1]}")"} > "$run/stream.json"
   data=(--data "synth:$run/stream.json" --workers "$workers" "${pool[@]}" --graph)
   how=(--learning-rate 1.5e-3 --ema-decay 0.999 --edges 30 --normals 1)
