@@ -127,8 +127,8 @@ def halve_weights(model: bytes, least: int = 1024, rounded: bool = False) -> byt
     Half the file, for numbers a two-thousandth off: engines undo it once, when they load it.
 
     Args:
-        rounded: to CONVOLUTION_BITS or MATRIX_BITS of float16's ten, for archives: zeros at the end take no room there;
-            not in constants of fewer numbers than LEAST_ROUNDED.
+        rounded: round large convolutions and the matrices of transformer layers further, to CONVOLUTION_BITS or
+            MATRIX_BITS of float16's ten, for archives: zeros at the end take no room there.
     """
     graph = onnx.load_from_string(model)
     casts = []
@@ -138,13 +138,21 @@ def halve_weights(model: bytes, least: int = 1024, rounded: bool = False) -> byt
             continue
         name = tensor.name
         halves = values.astype(np.float16)
-        if rounded and values.size >= LEAST_ROUNDED:
-            halves = round_mantissa(halves, CONVOLUTION_BITS if values.ndim == 4 else MATRIX_BITS)
+        if rounded and values.size >= LEAST_ROUNDED and (bits := _bits(values.shape)) is not None:
+            halves = round_mantissa(halves, bits)
         tensor.CopyFrom(numpy_helper.from_array(halves, name + _HALVED))
         casts.append(onnx.helper.make_node("Cast", [name + _HALVED], [name], to=onnx.TensorProto.FLOAT))
     for node in reversed(casts):
         graph.graph.node.insert(0, node)
     return graph.SerializeToString()
+
+
+def _bits(shape: tuple[int, ...]) -> int | None:
+    """Of the mantissa that are kept of a constant, None for all. Layers are as wide as a multiple of 32; what leads
+    from block to block, and to the mesh, has columns that speak in metres, and is not."""
+    if len(shape) == 4:
+        return CONVOLUTION_BITS
+    return MATRIX_BITS if len(shape) == 2 and not any(side % 32 for side in shape) else None
 
 
 def round_mantissa(values: npt.NDArray[np.float16], bits: int) -> npt.NDArray[np.float16]:

@@ -26,6 +26,7 @@ from training.onnx_graph import (
     ROUNDED_TOLERANCE,
     TOLERANCE,
     ExportError,
+    _bits,
     borrow_weights,
     check_against,
     halve_weights,
@@ -223,3 +224,9 @@ def test_mantissas_are_rounded_to_the_nearest_and_ties_to_even() -> None:
     assert np.abs(round_mantissa(many, 8) / many - 1).max() <= 2**-9
     largest = np.array([65504, -65504], np.float16)
     np.testing.assert_array_equal(round_mantissa(largest, 8), largest)
+
+
+def test_what_speaks_in_metres_keeps_its_bits() -> None:
+    assert [_bits(shape) for shape in ((64, 24, 1, 1), (256, 1024), (256, 195), (111, 12272), (1024,))] == [9, 8] + [
+        None
+    ] * 3
