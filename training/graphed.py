@@ -1,7 +1,7 @@
 """Training at a GPU's own pace: all of a step, from drawing crops to moving weights, is one CUDA graph.
 
-Some two thousand kernels make a step of a small network; asked for one by one, the GPU waits for most of them. Recorded
-once and replayed, they follow each other without Python. That fixes what a step is: one GPU, crops from a pool on it
+A step of a small network is a great many short kernels; asked for one by one, a GPU can wait for Python. Recorded once
+and replayed, they follow each other without it. That fixes what a step is: one GPU, crops from a pool on it
 (training.pool), no resuming. Where there is no GPU the same steps are taken one by one.
 
 Gradients are clipped at twice the mean norm of late: networks without batch norms now and then meet a batch that would
@@ -21,8 +21,8 @@ from metro_ros.core.errors import ConfigError
 from training.averaging import move_averages
 from training.checkpoint import RECORD, WEIGHT_PREFIX, WEIGHTS, make_record
 from training.data import Pooling
+from training.datasets.augment import AugmentConfig
 from training.device_augment import CameraChanges, augment
-from training.mesh_spec import MeshSpec
 from training.module import MetroModule
 from training.pool import Pool
 from training.schedule import learning_rate
@@ -45,14 +45,11 @@ class GraphedSteps:
     Args:
         module: on the device already; its network is trained in place.
         fields: of the pool, see `training.pool.Pool.fields`.
-        mesh: whose tokens are masked. pooling: how rows change. batch: rows a step.
+        changes: of rows, each time they are drawn.
     """
 
-    def __init__(
-        self, module: MetroModule, fields: Mapping[str, Tensor], mesh: MeshSpec, pooling: Pooling, batch: int
-    ) -> None:
-        self.module, self.mesh, self.pooling, self.batch = module, mesh, pooling, batch
-        self._fields = fields
+    def __init__(self, module: MetroModule, fields: Mapping[str, Tensor], changes: AugmentConfig) -> None:
+        self.module, self._fields, self._changes = module, fields, changes
         device = next(module.parameters()).device
         self.device, self.decay = device, module.config.ema_decay or 0.0
         on_gpu = device.type == "cuda"
@@ -76,9 +73,9 @@ class GraphedSteps:
 
     def record(self) -> None:
         """Warm up, and on a GPU record the graph. No weight changes but the statistics of batch norms."""
-        side = torch.cuda.Stream() if self.device.type == "cuda" else None
-        if side is None:
+        if self.device.type != "cuda":
             return
+        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
@@ -111,11 +108,12 @@ class GraphedSteps:
         return float(self._loss)
 
     def _step(self) -> None:
-        module, pooling, generator = self.module, self.pooling, self._generator
-        drawn = torch.rand(self.batch, generator=generator, device=self.device, dtype=torch.float64)
+        module, generator = self.module, self._generator
+        drawn = torch.rand(module.config.batch, generator=generator, device=self.device, dtype=torch.float64)
         chosen = (drawn * self._rows).long()
         rows = {name: field.index_select(0, chosen) for name, field in self._fields.items()}
-        batch = augment(rows, self.mesh, pooling.augment, CameraChanges(), module.network.mask_ratio, generator)
+        mesh, ratio = module.metro.mesh, module.network.mask_ratio
+        batch = augment(rows, mesh, self._changes, CameraChanges(), ratio, generator)
         self._optimizer.zero_grad(set_to_none=True)
         loss = module.loss(batch, self._on_cpu)
         loss.backward()
@@ -143,7 +141,6 @@ class GraphedSteps:
 def fit(
     module: MetroModule,
     pool: Pool,
-    mesh: MeshSpec,
     pooling: Pooling,
     out: Path,
     log: Callable[[Mapping[str, float], int], None],
@@ -153,8 +150,7 @@ def fit(
     """Train until the module's length is over or it is asked to stop; its network then has the averaged weights.
 
     Args:
-        pool: entered; on the module's device.
-        mesh: whose tokens are masked.
+        pool: entered; on the module's device. pooling: how many rows to wait for, and how they change.
         out: checkpoint, every so many seconds and at the end. log: is told the figures of every `log_every`-th step.
 
     Raises:
@@ -162,50 +158,39 @@ def fit(
     """
     pool.wait_for(pooling.wait)
     module.train()
-    steps = GraphedSteps(module, pool.fields, mesh, pooling, module.config.batch)
+    steps = GraphedSteps(module, pool.fields, pooling.augment)
     with pool.replacing:
         steps.record()
-    try:
-        _take_all(module, steps, pool, out, log, log_every, save_every_s)
-    finally:  # what is learned is kept, whatever ended it
-        module.metro.load_state_dict(steps.averages, strict=False)
-        save(module, {}, out)
-
-
-def _take_all(
-    module: MetroModule,
-    steps: GraphedSteps,
-    pool: Pool,
-    out: Path,
-    log: Callable[[Mapping[str, float], int], None],
-    log_every: int,
-    save_every_s: float,
-) -> None:
     began = saved = time.monotonic()
     events: list[torch.cuda.Event] = []
     step = 0
-    while not module.stop_requested:
-        module.seconds = time.monotonic() - began
-        share = module.length.share(step, module.seconds)
-        if share >= 1.0:
-            return
-        rate = learning_rate(module.config, module.length, step, share)
-        pool.check()
-        with pool.replacing:
-            steps.take(rate, len(pool))
-        step += 1
-        module.batches = step
-        if steps.device.type == "cuda":
-            event = torch.cuda.Event()
-            event.record()
-            events.append(event)
-            if len(events) > _AHEAD:
-                events.pop(0).synchronize()
-        if step % log_every == 0:
-            log({"loss": steps.loss(), "learning_rate": rate, "seconds": module.seconds, "drawn": pool.arrived}, step)
-        if time.monotonic() - saved > save_every_s:
-            save(module, steps.averages, out)
-            saved = time.monotonic()
+    try:
+        while not module.stop_requested:
+            module.seconds = time.monotonic() - began
+            share = module.length.share(step, module.seconds)
+            if share >= 1.0:
+                break
+            rate = learning_rate(module.config, module.length, step, share)
+            pool.check()
+            with pool.replacing:
+                steps.take(rate, len(pool))
+            step += 1
+            module.batches = step
+            if steps.device.type == "cuda":
+                event = torch.cuda.Event()
+                event.record()
+                events.append(event)
+                if len(events) > _AHEAD:
+                    events.pop(0).synchronize()
+            if step % log_every == 0:
+                figures = {"loss": steps.loss(), "learning_rate": rate}
+                log({**figures, "seconds": module.seconds, "drawn": pool.arrived}, step)
+            if time.monotonic() - saved > save_every_s:
+                save(module, steps.averages, out)
+                saved = time.monotonic()
+    finally:  # what is learned is kept, whatever ended it
+        module.metro.load_state_dict(steps.averages, strict=False)
+        save(module, {}, out)
 
 
 def save(module: MetroModule, changed: Mapping[str, Tensor], path: Path) -> None:

@@ -43,7 +43,6 @@ from training.distillation import load_teacher
 from training.graphed import fit
 from training.mediapipe_weights import load_mediapipe_weights
 from training.mesh_choice import choose_mesh
-from training.mesh_spec import MeshSpec
 from training.module import MetroModule
 from training.network import Metro
 from training.precision import is_rounded
@@ -115,7 +114,7 @@ def train(options: argparse.Namespace) -> MetroModule:
     last = options.out / LAST
     with _finish_step_on_interrupt(module):
         if pooling is not None and options.graph:
-            _fit_graphed(module, data, pooling, spec, options, trainer)
+            _fit_graphed(module, data, pooling, options, trainer)
         else:
             trainer.fit(module, data, ckpt_path=str(last) if options.resume and last.exists() else None)
     if options.report is not None and not module.stop_requested:
@@ -124,20 +123,15 @@ def train(options: argparse.Namespace) -> MetroModule:
 
 
 def _fit_graphed(
-    module: MetroModule,
-    data: MetroData,
-    pooling: Pooling,
-    mesh: MeshSpec,
-    options: argparse.Namespace,
-    trainer: pl.Trainer,
+    module: MetroModule, data: MetroData, pooling: Pooling, options: argparse.Namespace, trainer: pl.Trainer
 ) -> None:
     device = trainer.strategy.root_device
     lines = JsonLines(options.out / "metrics.jsonl")
-    torch.backends.cudnn.benchmark = device.type == "cuda"
     with data.make_pool(pooling, device) as pool:
-        fit(module.to(device), pool, mesh, pooling, options.out / LAST, lines.log_metrics, options.log_every,
-            options.save_every_s)  # fmt: skip
+        last, every = options.out / LAST, options.log_every
+        fit(module.to(device), pool, pooling, last, lines.log_metrics, every, options.save_every_s)
     if data.validation is not None:
+        trainer.loggers = []  # they would call it step 0
         (scores,) = trainer.validate(module, data, verbose=False)
         lines.log_metrics(scores, module.batches)
 

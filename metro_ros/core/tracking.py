@@ -34,8 +34,7 @@ class Tracker:
     weight, by the logarithm of the depth's ratio; all looks and tracks at once, so that their order means nothing
     (Hungarian assignment, as in Bewley et al., "Simple Online and Realtime Tracking", ICIP 2016). Looks that coincide
     are one person: whoever foresaw it better has it, the other one is hidden, and its prediction goes on. So is whose
-    look wanders while someone nearer covers it. Two who end
-    up with each other's person, see mingling, change ids.
+    look wanders while someone nearer covers it. Two who end up with each other's person, see mingling, change ids.
     """
 
     def __init__(self, extent_m: float) -> None:

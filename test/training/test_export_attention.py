@@ -227,6 +227,5 @@ def test_mantissas_are_rounded_to_the_nearest_and_ties_to_even() -> None:
 
 
 def test_what_speaks_in_metres_keeps_its_bits() -> None:
-    assert [_bits(shape) for shape in ((64, 24, 1, 1), (256, 1024), (256, 195), (111, 12272), (1024,))] == [9, 8] + [
-        None
-    ] * 3
+    assert _bits((64, 24, 1, 1)) == 9 and _bits((256, 1024)) == 8
+    assert {_bits(shape) for shape in ((256, 195), (111, 12272), (1024,))} == {None}

@@ -63,8 +63,8 @@ def make_module(mesh: MeshSpec, length: Length | None = None, device: str = "cpu
     return module.to(device).train()
 
 
-def make_steps(module: MetroModule, rows: Mapping[str, Tensor], mesh: MeshSpec) -> GraphedSteps:
-    return GraphedSteps(module, rows, mesh, Pooling(24, 1, NONE), BATCH)
+def make_steps(module: MetroModule, rows: Mapping[str, Tensor]) -> GraphedSteps:
+    return GraphedSteps(module, rows, NONE)
 
 
 def weights(module: MetroModule) -> list[Tensor]:
@@ -83,7 +83,8 @@ def test_a_run_learns_and_leaves_its_average(place: Path, tmp_path: Path) -> Non
     curve = {line["step"]: line["loss"] for line in lines if "loss" in line}
     assert sorted(curve) == list(range(2, 25, 2))
     assert np.mean([curve[step] for step in (20, 22, 24)]) < 0.9 * np.mean([curve[step] for step in (2, 4)])
-    assert math.isfinite(next(line["pa_mpjpe_mm"] for line in lines if "pa_mpjpe_mm" in line and line["step"] == 24))
+    (scored,) = [line for line in lines if "pa_mpjpe_mm" in line]
+    assert scored["step"] == 24 and math.isfinite(scored["pa_mpjpe_mm"])
     metro, config, _ = load_checkpoint(tmp_path / "run" / "last.safetensors")
     assert metro.mesh.level_sizes == make_body_mesh(make_bank()).level_sizes and config.image_size == 192
 
@@ -91,7 +92,7 @@ def test_a_run_learns_and_leaves_its_average(place: Path, tmp_path: Path) -> Non
 def test_a_step_moves_what_is_trained_and_the_average_follows(rows: tuple[dict[str, Tensor], MeshSpec]) -> None:
     fields, mesh = rows
     module = make_module(mesh)
-    steps = make_steps(module, fields, mesh)
+    steps = make_steps(module, fields)
     before = weights(module)
     steps.take(0.0, 24)
     assert all(torch.equal(*pair) for pair in zip(before, weights(module), strict=True))
@@ -115,7 +116,7 @@ def test_the_same_seed_takes_the_same_steps_and_only_from_rows_that_are_there(
         poisoned[name][16:] = torch.nan
     losses = []
     for given in (fields, poisoned):
-        steps = make_steps(make_module(mesh), given, mesh)
+        steps = make_steps(make_module(mesh), given)
         for _ in range(3):
             steps.take(RATE, 16)
         losses.append(steps.loss())
@@ -129,7 +130,7 @@ def test_a_batch_without_a_finite_gradient_changes_nothing_and_many_end_training
     monkeypatch.setattr(graphed, "_LOST", 3)
     module = make_module(mesh)
     poisoned = {name: field.clone() for name, field in fields.items()}
-    steps = make_steps(module, poisoned, mesh)
+    steps = make_steps(module, poisoned)
     before = weights(module)
     poisoned["joints"][:] = torch.nan
     steps.take(RATE, 24)
@@ -144,7 +145,7 @@ def test_a_batch_without_a_finite_gradient_changes_nothing_and_many_end_training
 def test_long_gradients_are_clipped_at_twice_the_usual(rows: tuple[dict[str, Tensor], MeshSpec]) -> None:
     fields, mesh = rows
     module = make_module(mesh)
-    steps = make_steps(module, fields, mesh)
+    steps = make_steps(module, fields)
     trained = [value for value in module.metro.parameters() if value.requires_grad]
 
     def clipped(length: float) -> float:
@@ -173,7 +174,7 @@ def test_it_ends_when_it_is_asked_to_and_saves(rows: tuple[dict[str, Tensor], Me
             yield fields
 
     with Pool(source(), 24, "cpu") as pool:
-        fit(module, pool, mesh, Pooling(24, 24, NONE), tmp_path / "last.safetensors", log, 2, 1000.0)
+        fit(module, pool, Pooling(24, 24, NONE), tmp_path / "last.safetensors", log, 2, 1000.0)
     assert told == [2, 4] and module.batches == 4
     metro, _, _ = load_checkpoint(tmp_path / "last.safetensors")
     assert all(torch.equal(value, metro.state_dict()[name]) for name, value in module.metro.state_dict().items())
@@ -197,7 +198,7 @@ def test_a_source_that_fails_costs_nothing_that_was_learned(
 
     before = weights(module)
     with Pool(source(), 24, "cpu") as pool, pytest.raises(SourceError, match="the disk is full"):
-        fit(module, pool, mesh, Pooling(24, 24, NONE), tmp_path / "last.safetensors", log, 1, 1000.0)
+        fit(module, pool, Pooling(24, 24, NONE), tmp_path / "last.safetensors", log, 1, 1000.0)
     metro, _, _ = load_checkpoint(tmp_path / "last.safetensors")
     trained = {name for name, value in module.metro.named_parameters() if value.requires_grad}
     after = [value for name, value in metro.named_parameters() if name in trained]
@@ -222,7 +223,7 @@ def test_a_graph_takes_the_steps_that_are_taken_one_by_one(rows: tuple[dict[str,
     ends = []
     for recorded in (False, True):
         module = make_module(mesh, device="cuda")
-        steps = make_steps(module, on_gpu, mesh)
+        steps = make_steps(module, on_gpu)
         if recorded:
             before = weights(module)
             steps.record()

@@ -45,11 +45,14 @@ else
     ${cache[1]:+"$(realpath "${cache[1]}")"} > "$run/stream.json"
   data=(--data "synth:$run/stream.json" --workers "$workers" "${pool[@]}" --graph)
   how=(--learning-rate 1.5e-3 --ema-decay 0.999 --edges 30 --normals 1)
-  rm -rf "$run/all"  # it begins anew
 fi
 
 # 3. METRO: all of it together, masked vertex modelling included.
-train "${data[@]}" --stage all --out "$run/all" "${all[@]}" "${how[@]}" --validation "shards:$run/validation"
+if [ -z "$workers" ] || [ ! -e "$run/all/done" ]; then
+  [ -z "$workers" ] || rm -rf "$run/all"  # a graphed run begins anew
+  train "${data[@]}" --stage all --out "$run/all" "${all[@]}" "${how[@]}" --validation "shards:$run/validation"
+  touch "$run/all/done"
+fi
 
 # 4. What it says of its own joints, fitted to hands that it was not trained on.
 synth --crops "$calibrated" --seed 5 --unseen-people --out "$run/calibration"
