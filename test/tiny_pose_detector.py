@@ -1,4 +1,4 @@
-"""A pose_detector.onnx of a few nodes: a finder's, whose box is of a head, with a body of that size below it."""
+"""A pose_detector.onnx of a few nodes: a finder's, whose box is of a head, with a body of three heads below it."""
 
 import numpy as np
 import onnx
@@ -15,16 +15,16 @@ def add_tiny_pose_detector(bundle: Bundle, size: int = 64, score: float = 0.5) -
 
 
 def tiny_pose_detector(size: int, heads: str = "heads") -> onnx.ModelProto:
-    """image uint8 (N, S, S, 3) → boxes (N, 3, 4), twice as high as what is bright, scores (N, 3), heads (N, 3, 2)."""
+    """image uint8 (N, S, S, 3) → boxes (N, 3, 4), four times what is bright high, scores (N, 3), heads (N, 3, 2)."""
     model = tiny_finder(size, size, ("head_boxes", "scores"))
     weights = {
-        "twice": np.array([[1, 0, 0, 0], [0, 1, 0, -1], [0, 0, 1, 0], [0, 0, 0, 2]], np.float32),
+        "body": np.array([[1, 0, 0, 0], [0, 1, 0, -3], [0, 0, 1, 0], [0, 0, 0, 4]], np.float32),
         "middle": np.array([[0.5, 0], [0, 0.5], [0.5, 0], [0, 0.5]], np.float32),
     }
     graph = model.graph
     graph.node.extend(
         [
-            helper.make_node("MatMul", ["head_boxes", "twice"], ["boxes"]),
+            helper.make_node("MatMul", ["head_boxes", "body"], ["boxes"]),
             helper.make_node("MatMul", ["head_boxes", "middle"], [heads]),
         ]
     )

@@ -15,12 +15,14 @@ class Detections:
     """N people found in one image.
 
     boxes: (N, 4) float32, left, top, right, bottom, pixels of that image, around each, or what can be seen of each
-    (see `metro_ros.core.crop.Box` for the square that is cropped); scores: (N,) float32 in 0..1. Raises ConfigError
-    when the shapes do not fit, when a number is not finite, or when a box has no area.
+    (see `metro_ros.core.crop.Box` for the square that is cropped); scores: (N,) float32 in 0..1; wholes: (N, 4) as
+    boxes, another guess of where each is with all that is hidden or outside, NaN where there is none. Raises
+    ConfigError when the shapes do not fit, when a number is not finite, or when a box has no area.
     """
 
     boxes: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
+    wholes: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         boxes, scores = np.asarray(self.boxes, np.float32), np.asarray(self.scores, np.float32)

@@ -13,7 +13,7 @@ from metro_ros.core.bundle import Bundle, add_part
 from metro_ros.core.detectors import open_detector
 from metro_ros.core.detectors.built_in import BuiltIn
 from metro_ros.core.errors import BundleError, EngineError, ImageError
-from metro_ros.core.prominent import ProminentPeople
+from metro_ros.core.prominent import COARSE, FINE, FINE_IN_TURN, ProminentPeople
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_a_body_is_found_once_below_its_head(
     assert len(found) == len(heads) == 1  # in whatever parts of the image it was seen
     pixel = max(width, height) / 64
     left, top, right, bottom = head
-    expected = np.array([left, top, right, 2 * bottom - top]) - 0.5
+    expected = np.array([left, top, right, 4 * bottom - 3 * top]) - 0.5
     np.testing.assert_allclose(found.boxes[0], expected, atol=2.1 * max(pixel, 1))
     np.testing.assert_allclose(heads[0], [(left + right) / 2 - 0.5, (top + bottom) / 2 - 0.5], atol=1.1 * max(pixel, 1))
     if width == height == 64:
@@ -75,8 +75,29 @@ def test_two_people_are_told_apart_in_parts_of_the_image(people: ProminentPeople
 
 def test_in_a_hurry_parts_take_their_turns(bundle: Bundle) -> None:
     hurried = ProminentPeople(bundle, threads=1, hurried=True)
-    image = _image(640, 480, (20, 100, 80, 200))  # in the whole image and its left part
-    assert [len(hurried.find(image).heads) for _ in range(6)] == [1, 1, 0, 0, 1, 1]
+    image = _image(640, 480, (20, 100, 80, 200))  # in the whole image, in its left part, and at the left edge
+    asked = [hurried._regions() for _ in range(len(FINE) // FINE_IN_TURN)]
+    assert sorted(region for regions in asked for region in regions[1:]) == sorted(FINE), "all in one round"
+    assert [regions[0] for regions in asked[:5]] == [*COARSE, COARSE[0]]
+    found = [len(hurried.find(image).heads) for _ in range(2 * len(asked))]
+    assert max(found) == 1 and min(found) == 0 and found[: len(asked)].count(1) >= 3
+
+
+def test_who_is_small_is_found_in_a_small_part(people: ProminentPeople) -> None:
+    """Of the whole image, ten pixels are one of the network's, and of a small part less than four."""
+    image = _image(640, 480, (300, 30, 305, 35))
+    assert not any(len(people._look(image, region)[1]) for region in COARSE)
+    heads = people.find(image).heads
+    assert len(heads)
+    np.testing.assert_allclose(heads, np.broadcast_to((302, 32), heads.shape), atol=5)
+
+
+def test_half_of_a_head_at_the_edge_of_a_part_is_not_another_head(people: ProminentPeople) -> None:
+    image = _image(640, 480, (300, 150, 340, 220))
+    boxes, scores, _ = people._look(image, (0.5, 0.0, 1.0, 1.0))  # begins at 320
+    assert not len(scores) and not len(boxes)
+    assert len(people._look(image, (0.4, 0.0, 0.9, 1.0))[1])
+    assert len(people._look(image[:, 320:], (0.0, 0.0, 1.0, 1.0))[1]), "at the edge of the image it may be one"
 
 
 def test_nobody_is_found_in_the_dark_or_below_the_score(people: ProminentPeople) -> None:
@@ -129,8 +150,10 @@ def test_whom_both_networks_find_is_found_once(bundle: Bundle) -> None:
     bright, dim = _image(64, 48, (10, 12, 20, 30)), _image(64, 48, (40, 12, 50, 30), value=200)
     (box,) = detector.detect(bright).boxes
     np.testing.assert_allclose(box, np.array([10, 12, 20, 30]) - 0.5, atol=0.1)  # the finder's, of what is seen
-    (box,) = detector.detect(dim).boxes  # below the finder's score
-    assert box[3] > 46
+    (whole,) = detector.detect(bright).wholes
+    np.testing.assert_allclose(whole, np.array([10, 12, 20, 84]) - 0.5, atol=4)  # the pose detector's, down to the feet
+    seen = detector.detect(dim)  # below the finder's score
+    assert seen.boxes[0, 3] > 46 and np.isnan(seen.wholes).all()
     detector.close()
 
 

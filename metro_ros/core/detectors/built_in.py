@@ -28,10 +28,14 @@ class BuiltIn:
         seen = np.clip(others.boxes, -0.5, edges)  # the finder's end at the image
         known = _contains(found.boxes, heads) & (box_iou(found.boxes, seen) >= LEAST_IOU)
         new = ~known.any(axis=0)
+        wholes = np.full_like(found.boxes, np.nan)
+        for index, other in zip(*np.nonzero(known), strict=True):
+            wholes[index] = others.boxes[other]
         boxes = np.concatenate([found.boxes, others.boxes[new]])
         scores = np.concatenate([found.scores, others.scores[new]])
+        wholes = np.concatenate([wholes, np.full_like(others.boxes[new], np.nan)])
         order = np.argsort(-scores, kind="stable")
-        return Detections(boxes[order], scores[order])
+        return Detections(boxes[order], scores[order], wholes[order])
 
     def close(self) -> None:
         """Give both networks' memory back."""
