@@ -58,8 +58,8 @@ class CocoKeypoints:
         self.annotations, self.images, self.name = annotations, images, annotations.stem
         if not images.is_dir():
             raise SourceError(f"{images} is missing", expected="the folder of COCO's images", got="nothing")
-        content = _read_json(annotations)
-        self._file_names = _file_names(content["images"])
+        content = read_coco(annotations)
+        self._file_names = file_names(content["images"])
         numbers: list[int] = []
         people: list[_Person] = []
         self._problems: dict[int, str] = {}
@@ -131,7 +131,8 @@ def _parse(entry: Any, what: str) -> _Person:
     return _Person(entry["image_id"], bool(entry.get("iscrowd")), keypoints.reshape(-1, 3), bbox)
 
 
-def _read_json(path: Path) -> dict[str, list[Any]]:
+def read_coco(path: Path) -> dict[str, list[Any]]:
+    """The lists of an annotation file, without outlines. Raises SourceError when it is none."""
     raw = read_bytes(path, _MAX_JSON_BYTES)
     try:
         content = json.loads(raw, object_hook=_without_outline)
@@ -148,7 +149,7 @@ def _without_outline(entry: dict[str, Any]) -> dict[str, Any]:
     return entry
 
 
-def _file_names(images: list[Any]) -> dict[int, str]:
+def file_names(images: list[Any]) -> dict[int, str]:
     """Image id → name of its file; only names that stay inside of the images' folder."""
     names = {}
     for image in images:
