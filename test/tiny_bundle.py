@@ -40,6 +40,7 @@ def make_tiny_bundle(
     camera_frame: CameraFrame = "crop_ray",
     confidence: bool = True,
     calibrated: bool = False,
+    least_confidence: float = 0.0,
     nan_weights: bool = False,
     joint_count_in_graph: int | None = None,
     hand: bool = False,
@@ -47,7 +48,8 @@ def make_tiny_bundle(
 ) -> Bundle:
     """Write the bundle to `path` and load it.
 
-    confidence: whether the graph has that output; calibrated: whether it has visibility too; nan_weights: put a NaN
+    confidence: whether the graph has that output; calibrated: whether it has visibility too; least_confidence: of the
+    manifest then; nan_weights: put a NaN
     into the graph (the mesh stays finite); joint_count_in_graph: give the graph another number of joints than the
     manifest says; hand: in place of the body a right hand, palm to the camera, with 21 joints and two levels; faces:
     whether the mesh has any.
@@ -74,7 +76,7 @@ def make_tiny_bundle(
         "camera": {"model": "weak_perspective", "frame": camera_frame},
     }
     if calibrated:
-        fields["confidence"] = {"threshold_mm": 50}
+        fields["confidence"] = {"threshold_mm": 50, "least": least_confidence}
     return write_bundle(path, fields, model.SerializeToString(), mesh)
 
 

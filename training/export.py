@@ -43,6 +43,7 @@ class BundleInfo:
         camera_frame: axes of the outputs, `crop_ray` or `camera`.
         padding: side of a training crop over the person's extent.
         weights_licence, body_licence: for the manifest.
+        least_confidence: what shows less, as the mean of all joints, is none of its kind; for a network that tells.
         origin: who made it from what; measured: what it scored, on what. Free-form, JSON.
     """
 
@@ -51,6 +52,7 @@ class BundleInfo:
     padding: float = 1.2
     weights_licence: str = "Apache-2.0"
     body_licence: str = "Anny: code Apache-2.0, data CC0-1.0"
+    least_confidence: float = 0.0
     origin: Mapping[str, Any] = field(default_factory=dict)
     measured: Mapping[str, Any] = field(default_factory=dict)
 
@@ -173,7 +175,7 @@ def manifest_fields(mesh: MeshSpec, config: MetroConfig, info: BundleInfo) -> di
         "camera": {"model": "weak_perspective", "frame": info.camera_frame},
     }
     if config.reliability_mm is not None:
-        fields["confidence"] = {"threshold_mm": config.reliability_mm}
+        fields["confidence"] = {"threshold_mm": config.reliability_mm, "least": info.least_confidence}
     return fields
 
 

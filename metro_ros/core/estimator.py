@@ -11,13 +11,14 @@ import numpy.typing as npt
 from metro_ros.core.batching import Steps, run_together
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera
-from metro_ros.core.crop import Box, check_image, whole_image_box
+from metro_ros.core.crop import Box, check_image
 from metro_ros.core.detect import Detections, Detector
 from metro_ros.core.engines import Engine, open_engine
 from metro_ros.core.errors import CameraError, ConfigError, ImageError
 from metro_ros.core.estimator_config import EstimatorConfig
 from metro_ros.core.following import Everyone
-from metro_ros.core.look import Look, Sight, is_nobody, possible_box
+from metro_ros.core.look import Look, Sight
+from metro_ros.core.only_one import OnlyOne
 from metro_ros.core.track import Track
 
 TranslationSource = Literal["camera", "depth", "nominal"]
@@ -62,10 +63,7 @@ class Estimator:
     the crop of the next one, and detections are needed only to find who is new. Who is hidden is remembered for
     `max_lost_s`, and has its id back when it appears near where it must be.
 
-    Without, one person is: the first crop is the whole image. It is re-centred on the projected mesh until it settles,
-    then follows the mesh from image to image with one look each. The person is lost when the score falls under
-    `min_score`, when the box leaves the image, or when its size is impossible; then the search starts over in the same
-    image, and whoever it finds gets a new id.
+    Without, one person is, see `OnlyOne`, who gets a new id whenever lost and found again.
 
     Everything starts over when the image size changes or the time stamp jumps back.
     """
@@ -85,8 +83,8 @@ class Estimator:
         self.bundle = bundle
         self.engine = engine if engine is not None else open_engine(bundle)
         self.config = config if config is not None else EstimatorConfig()
-        self._sight = Sight(bundle)
-        self._everyone = Everyone(self._sight, detector)
+        sight = Sight(bundle)
+        self._everyone, self._one = Everyone(sight, detector), OnlyOne(sight)
         self._is_detected = detector is not None
         self._ids = ids if ids is not None else itertools.count(1)
         self.reset()
@@ -94,8 +92,7 @@ class Estimator:
     def reset(self) -> None:
         """Forget whom it follows. Ids go on counting."""
         self._everyone.reset()
-        self._only: Track | None = None
-        self._box: Box | None = None
+        self._one.reset()
         self._image_size: tuple[int, int] | None = None
         self._stamp: float | None = None
 
@@ -133,9 +130,9 @@ class Estimator:
             if self._is_detected:
                 people = yield from self._everyone.steps(image, camera, stamp, detections, self.config)
             else:
-                people = yield from self._one(image, camera)
+                people = yield from self._one.steps(image, camera, stamp, self.config)
         except Exception:
-            self._box = self._only = None
+            self._one.reset()
             self._everyone.reset()
             raise
         return _Found(people, camera)
@@ -160,36 +157,6 @@ class Estimator:
             self.reset()
         self._image_size, self._stamp = (width, height), stamp
         return camera
-
-    def _one(self, image: npt.NDArray[np.uint8], camera: Camera) -> Steps[list[tuple[Track, Look]]]:
-        """The one person that is followed, or else searched in the whole image."""
-        if self._only is not None and self._box is not None:
-            (look,) = yield from self._sight.look(image, camera, [self._box], self.config)
-            if not is_nobody(look, image, self.config):
-                keep, before = self.config.box_smoothing, self._box
-                self._box = Box(
-                    cx=keep * before.cx + (1 - keep) * look.box.cx,
-                    cy=keep * before.cy + (1 - keep) * look.box.cy,
-                    size=keep * before.size + (1 - keep) * look.box.size,
-                )
-                return [(self._only, look)]
-        look = yield from self._search(image, camera)
-        if is_nobody(look, image, self.config):
-            self._box = self._only = None
-            return []
-        self._box, self._only = look.box, Track(look, 0.0)
-        return [(self._only, look)]
-
-    def _search(self, image: npt.NDArray[np.uint8], camera: Camera) -> Steps[Look]:
-        """From the whole image inwards until the box settles on the person that the network sees."""
-        height, width = image.shape[:2]
-        box = whole_image_box(width, height)
-        for _ in range(self.config.max_passes):
-            (look,) = yield from self._sight.look(image, camera, [box], self.config)
-            if look.change < self.config.settled:
-                break
-            box = possible_box(look.box, image, self.config)
-        return look
 
     def _number(self, found: _Found) -> list[Person]:
         """Give everyone an id who has none."""

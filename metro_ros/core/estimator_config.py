@@ -17,6 +17,9 @@ class EstimatorConfig:
         0.05, "a box that moved and grew by less than this fraction of its side is settled", 0.0, 1.0
     )
     min_score: float = setting(0.3, "mean joint visibility under which a person is lost", 0.0, 1.0)
+    min_confidence: float | None = setting(
+        None, "mean joint confidence under which what is seen is nobody; the model's own if unset", 0.0, 1.0
+    )
     min_visible: float = setting(0.2, "part of the box, or of the image if smaller, that both must share", 0.0, 1.0)
     min_box_px: float = setting(16.0, "smallest side of a person's box, pixels", 2.0)
     max_box_ratio: float = setting(4.0, "largest side of a person's box, in larger sides of the image", 1.0)

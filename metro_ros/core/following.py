@@ -1,21 +1,29 @@
 """Everyone in a stream of images: detections and tracks, one batch of looks, tracks."""
 
+import itertools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.batching import Steps
 from metro_ros.core.camera import Camera
-from metro_ros.core.crop import box_around
+from metro_ros.core.crop import Box, box_around
 from metro_ros.core.detect import Detections, Detector
 from metro_ros.core.estimator_config import EstimatorConfig
-from metro_ros.core.look import Look, Sight, is_nobody, is_visible, possible_box
+from metro_ros.core.look import Look, Sight, is_visible, possible_box
 from metro_ros.core.track import Track
 from metro_ros.core.tracking import Tracker
 
 UNSTAMPED_PERIOD_S = 1 / 30
 """Time between images that do not say when they were taken."""
+SCALES = (0.75, 1.0, 1.33)
+"""Sides of the crops around a new detection, in its own: detectors know roughly how large someone is."""
+SURE = 1.75
+"""Confidence that leaves no doubt that somebody is there, in the model's least."""
+HEAD = "Head"
+"""The joint that no two people share."""
 
 
 class Everyone:
@@ -24,13 +32,15 @@ class Everyone:
     Whoever is followed takes one look, at the crop where it must be now; so does whoever is hidden, while that crop is
     in the image and no one else in it. The detector is asked only now and then, and when no one is followed, when
     someone has just been lost, or when someone new is not yet sure; only a detection that no one explains is looked at,
-    twice if need be.
+    in several crops where the model knows which of them shows most, and once more if need be.
     """
 
     def __init__(self, sight: Sight, detector: Detector | None = None) -> None:
         self.detector = detector
         self._sight = sight
-        self._tracker = Tracker(sight.bundle.extent_m)
+        names, least = sight.bundle.skeleton.names, sight.bundle.manifest.least_confidence
+        head = names.index(HEAD) if HEAD in names else None
+        self._tracker = Tracker(sight.bundle.extent_m, head, SURE * least if least else math.inf)
         self.reset()
 
     def reset(self) -> None:
@@ -53,10 +63,10 @@ class Everyone:
         """
         self._begin(stamp)
         tracker, padding = self._tracker, self._sight.padding(config)
-        crops = [possible_box(crop, image, config) for crop in tracker.crops(padding)]
-        crops = [crop for crop in crops if is_visible(crop, image, config)]
-        looks = yield from self._sight.look(image, camera, crops, config)
-        tracker.match([look for look in looks if not is_nobody(look, image, config)], config)
+        every = [[possible_box(crop, image, config) for crop in crops] for crops in tracker.crops(padding)]
+        every = [crops for crops in every if is_visible(crops[0], image, config)]
+        looks = yield from self._surest(image, camera, every, config)
+        tracker.match([look for look in looks if not self._sight.is_nobody(look, image, config, followed=True)], config)
         detections = self._detections(image, stamp, given, config)
         if detections is not None:
             yield from self._look_at_who_is_new(image, camera, detections, config)
@@ -85,23 +95,44 @@ class Everyone:
     def _look_at_who_is_new(
         self, image: npt.NDArray[np.uint8], camera: Camera, detections: Detections, config: EstimatorConfig
     ) -> Steps[None]:
-        """One look at each detection that no one explains, and one more where the mesh is not where the box was."""
-        padding = self._sight.padding(config)
+        """The surest look at each detection that no one explains, and one more where the mesh is not where that was."""
+        sight, padding = self._sight, self._sight.padding(config)
         unexplained = self._tracker.explain(detections, image.shape[1], image.shape[0])
         likely = sorted(unexplained, key=lambda index: -detections.scores[index])[: config.max_people]
-        boxes = [possible_box(box_around(detections.boxes[index], padding), image, config) for index in likely]
-        looks = yield from self._sight.look(image, camera, boxes, config)
-        again = (
-            [index for index, look in enumerate(looks) if look.change >= config.settled]
-            if config.max_passes > 1
-            else []
-        )
-        boxes = [possible_box(looks[index].box, image, config) for index in again]
-        for index, look in zip(again, (yield from self._sight.look(image, camera, boxes, config)), strict=True):
-            looks[index] = look
-        people = [
-            (look, index) for look, index in zip(looks, likely, strict=True) if not is_nobody(look, image, config)
+        several = sight.knows and config.max_passes > 1
+        guesses = [
+            [possible_box(crop, image, config) for crop in _crops(detections, index, padding, several)]
+            for index in likely
         ]
-        for number in self._tracker.match([look for look, _ in people], config, detected=True):
-            look, index = people[number]
+        looks = yield from self._surest(image, camera, guesses, config)
+        again = [index for index, look in enumerate(looks) if look.change >= config.settled and config.max_passes > 1]
+        boxes = [possible_box(looks[index].box, image, config) for index in again]
+        for index, look in zip(again, (yield from sight.look(image, camera, boxes, config)), strict=True):
+            looks[index] = sight.surest([looks[index], look], image, config)
+        people = [(look, index) for look, index in zip(looks, likely, strict=True)]
+        people = [person for person in people if not sight.is_nobody(person[0], image, config)]
+        new = self._tracker.match([look for look, _ in people], config, detected=True)
+        for look, index in sorted((people[number] for number in new), key=lambda person: -person[0].body.sure):
             self._tracker.add(look, float(detections.scores[index]), config)
+
+    def _surest(
+        self, image: npt.NDArray[np.uint8], camera: Camera, crops: Sequence[Sequence[Box]], config: EstimatorConfig
+    ) -> Steps[list[Look]]:
+        """The surest look of each row of crops."""
+        looks = iter((yield from self._sight.look(image, camera, [crop for row in crops for crop in row], config)))
+        return [self._sight.surest(list(itertools.islice(looks, len(row))), image, config) for row in crops]
+
+
+def _crops(detections: Detections, index: int, padding: float, several: bool) -> list[Box]:
+    """Those that may show who was detected, several or the likeliest."""
+    box = box_around(detections.boxes[index], padding)
+    if not several:
+        return [box]
+    crops = _scaled(box, SCALES)
+    if detections.wholes is not None and np.isfinite(detections.wholes[index]).all():
+        crops += _scaled(box_around(detections.wholes[index], padding), SCALES)
+    return crops
+
+
+def _scaled(box: Box, scales: Sequence[float]) -> list[Box]:
+    return [Box(box.cx, box.cy, scale * box.size) for scale in scales]

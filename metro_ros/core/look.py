@@ -20,6 +20,8 @@ MIN_EXTENT = 0.02
 """Smallest part of the crop's side that the template fills under a weak-perspective scale that is believed."""
 PLACEMENT_POINTS = 64
 """Placement takes the coarsest level with at least as many vertices: 0.3 ms, and no better with more."""
+FOLLOWED = 0.8
+"""Confidence that keeps someone who is followed, in that which a new one needs."""
 OUTLINE_POINTS = 1000
 """The outline, which gives the next box, takes the coarsest level with at least as many vertices."""
 
@@ -39,6 +41,8 @@ class Body(NamedTuple):
     """(J,)"""
     score: float
     """Mean joint visibility, else mean confidence, 1 without; 0 when the weak-perspective scale is impossible"""
+    sure: float
+    """Mean joint confidence where the network tells it apart from visibility, else 1"""
 
 
 class Look(NamedTuple):
@@ -53,8 +57,10 @@ class Look(NamedTuple):
     """(J, 2), NaN behind the camera"""
     box: Box
     """The padded square around `bounds`, from which the next crop is taken"""
+    crop: Box
+    """What was looked at"""
     change: float
-    """How far `box` is from the crop that was looked at, see `change`"""
+    """How far `box` is from `crop`, see `change`"""
     colours: npt.NDArray[np.float32]
     """(B, 3), see colours.bone_colours"""
 
@@ -86,13 +92,44 @@ class Sight:
             looks.append(self._place(image, body, box, camera, self.padding(config)))
         return looks
 
+    def is_nobody(
+        self, look: Look, image: npt.NDArray[np.uint8], config: EstimatorConfig, followed: bool = False
+    ) -> bool:
+        """Whether what was seen in the image (H, W, 3) is no person, or none that can be believed.
+
+        followed: whether it was believed before; then a little less confidence will do.
+        """
+        least = self.bundle.manifest.least_confidence if config.min_confidence is None else config.min_confidence
+        return (
+            look.body.score < config.min_score
+            or look.body.score <= 0
+            or look.body.sure < (FOLLOWED * least if followed else least)
+            or not is_visible(look.box, image, config)
+            or possible_box(look.box, image, config) is not look.box
+        )
+
+    @property
+    def knows(self) -> bool:
+        """Whether the model says how sure it is of its joints."""
+        return self.bundle.manifest.confidence_mm is not None
+
+    def surest(self, looks: Sequence[Look], image: npt.NDArray[np.uint8], config: EstimatorConfig) -> Look:
+        """Of looks at one person, one after the other: the one whose joints are likeliest right.
+
+        That is less likely the farther the mesh is from where was looked. Of a model that does not know, the last.
+        """
+        if not self.knows:
+            return looks[-1]
+        people = [look for look in looks if not self.is_nobody(look, image, config)]
+        return max(people or looks, key=lambda look: look.body.sure * math.exp(-look.change))
+
     def _place(self, image: npt.NDArray[np.uint8], body: Body, crop: Box, camera: Camera, padding: float) -> Look:
         translation = solve_translation(body.anchors, body.anchors_px, camera)
         bounds = bounds_of_points(camera.project(body.vertices[self._outline_rows] + translation))
         box = box_around(bounds, padding)
         joints_px = camera.project(body.joints + translation)
         colours = bone_colours(image, joints_px, self.bundle.skeleton.parents)
-        return Look(body, translation, bounds, joints_px, box, change(crop, box), colours)
+        return Look(body, translation, bounds, joints_px, box, crop, change(crop, box), colours)
 
 
 def decode(
@@ -106,6 +143,7 @@ def decode(
     confidence = None if output.confidence is None else output.confidence[index].clip(0, 1)
     seen = confidence if output.visibility is None else output.visibility[index].clip(0, 1)
     score = 1.0 if seen is None else float(seen.mean())
+    sure = 1.0 if confidence is None or output.visibility is None else float(confidence.mean())
     min_scale = 2 * MIN_EXTENT / bundle.extent_m
     if weak_camera[0] < min_scale:  # nothing in the network keeps the scale positive
         weak_camera, score = np.array((min_scale, *weak_camera[1:])), 0.0
@@ -114,17 +152,7 @@ def decode(
     if bundle.manifest.camera_frame == "crop_ray":
         camera_from_ray = camera.ray_rotation((box.cx, box.cy)).astype(np.float32)
         joints, vertices, anchors = (points @ camera_from_ray.T for points in (joints, vertices, anchors))
-    return Body(joints, vertices, anchors, anchors_px, confidence, score)
-
-
-def is_nobody(look: Look, image: npt.NDArray[np.uint8], config: EstimatorConfig) -> bool:
-    """Whether what was seen in the image (H, W, 3) is no person, or none that can be believed."""
-    return (
-        look.body.score < config.min_score
-        or look.body.score <= 0
-        or not is_visible(look.box, image, config)
-        or possible_box(look.box, image, config) is not look.box
-    )
+    return Body(joints, vertices, anchors, anchors_px, confidence, score, sure)
 
 
 def possible_box(box: Box, image: npt.NDArray[np.uint8], config: EstimatorConfig) -> Box:

@@ -18,6 +18,7 @@ CAMERA_MODEL = "weak_perspective"
 CAMERA_FRAMES = ("crop_ray", "camera")
 MAX_BYTES = 1_000_000
 VARIANT_PRECISIONS = ("bf16", "fp16", "int8")
+CONFIDENCE = {"threshold_mm", "least"}
 VARIANT_FILE = re.compile(r"[a-z0-9][a-z0-9._-]*\.onnx")
 PARTS = ("finder", "pose_detector", "attention")
 """Networks that may come along with the model, each in a file of its own, see Part."""
@@ -106,7 +107,8 @@ class Manifest:
     `camera`; levels: vertices per mesh level, coarsest first; licence: of weights and body model; origin, measured:
     free-form; sha256: hex digest by file name; variants: by precision; parts: by name, see PARTS; confidence_mm: a
     joint's confidence is the probability that it is within so many millimetres of the truth, both root-relative, and
-    the model tells visibility apart; None for a model whose confidence, if it has any, is visibility.
+    the model tells visibility apart; None for a model whose confidence, if it has any, is visibility;
+    least_confidence: in 0..1, what shows less, as the mean of all joints, is none of the model's kind.
     """
 
     name: str
@@ -121,6 +123,7 @@ class Manifest:
     variants: Mapping[str, Variant] = field(default_factory=dict)
     parts: Mapping[str, Part] = field(default_factory=dict)
     confidence_mm: float | None = None
+    least_confidence: float = 0.0
 
 
 def read_manifest(path: Path, files: tuple[str, ...]) -> Manifest:
@@ -184,7 +187,7 @@ def parse_manifest(fields: object) -> Manifest:
         sha256={name: str(entry.get("sha256")) for name, entry in files.items() if isinstance(entry, Mapping)},
         variants=parse_variants(_object(fields, "variants") if "variants" in fields else {}),
         parts=parse_parts(_object(fields, "parts") if "parts" in fields else {}),
-        confidence_mm=_threshold(_object(fields, "confidence")) if "confidence" in fields else None,
+        **(_confidence(_object(fields, "confidence")) if "confidence" in fields else {}),
     )
 
 
@@ -214,7 +217,7 @@ def manifest_json(manifest: Manifest) -> str:
     if manifest.parts:
         fields["parts"] = {name: asdict(part) for name, part in manifest.parts.items()}
     if manifest.confidence_mm is not None:
-        fields["confidence"] = {"threshold_mm": manifest.confidence_mm}
+        fields["confidence"] = {"threshold_mm": manifest.confidence_mm, "least": manifest.least_confidence}
     return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
 
 
@@ -244,11 +247,13 @@ def parse_parts(fields: Mapping[str, Any]) -> dict[str, Part]:
     return parts
 
 
-def _threshold(confidence: Mapping[str, Any]) -> float:
-    threshold_mm = confidence.get("threshold_mm")
-    if not isinstance(threshold_mm, int | float) or not 0 < threshold_mm < math.inf or len(confidence) > 1:
-        _fail("confidence", "threshold_mm, a number of millimetres above 0, and nothing else", dict(confidence))
-    return float(threshold_mm)
+def _confidence(fields: Mapping[str, Any]) -> dict[str, float]:
+    threshold_mm, least = fields.get("threshold_mm"), fields.get("least", 0.0)
+    if not isinstance(threshold_mm, int | float) or not 0 < threshold_mm < math.inf or set(fields) - CONFIDENCE:
+        _fail("confidence", "threshold_mm, a number of millimetres above 0, least, and nothing else", dict(fields))
+    if not isinstance(least, int | float) or not 0 <= least <= 1:
+        _fail("confidence, least", "a number from 0 to 1", repr(least))
+    return {"confidence_mm": float(threshold_mm), "least_confidence": float(least)}
 
 
 def _skeleton(joints: Mapping[str, Any]) -> Skeleton:

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from metro_ros.core.colours import blend
 from metro_ros.core.crop import Box, box_around
-from metro_ros.core.look import Look
+from metro_ros.core.look import Look, change
 
 VELOCITY_MEMORY_S = 0.2
 """Velocities are averaged over about so long: monocular depth jumps by some per cent from image to image."""
@@ -27,15 +27,16 @@ NEAREST_M = 0.05
 class Track:
     """One person that is followed.
 
-    look: what the image at hand shows of it; None: it is hidden, or not looked for yet. score: of the last look;
+    look: what the image at hand shows of it; None: it is hidden, or not looked for yet. score, sure: of the last look;
     seen_s: when that was. bounds: (4,), left, top, right and bottom where it must be now, px; position: (3,), where its
     root must be now, x and y in metres and the logarithm of the depth in metres.
     """
 
     def __init__(self, look: Look, now_s: float) -> None:
         self.look: Look | None = look
-        self.score = look.body.score
+        self.score, self.sure = look.body.score, look.body.sure
         self.seen_s = now_s
+        self._box, self._crop = look.box, look.crop
         self.was_seen = False
         """Whether the image before showed it"""
         self.id = 0
@@ -90,12 +91,19 @@ class Track:
             self._velocity[4] = np.clip(self._velocity[4], -MAX_APPROACH_PER_S, MAX_APPROACH_PER_S)
         state[:2] += smoothing * (self._state[:2] - state[:2])
         self._state, self._size = state, smoothing * self._size + (1 - smoothing) * size
-        self.calm = self.calm + 1 if look.change < RESTLESS else 0
-        self.look, self.score, self.seen_s = look, look.body.score, now_s
+        moved = change(self._box, look.box)  # whoever is looked at in the same crop again rests beside its middle
+        self.calm = self.calm + 1 if min(look.change, moved) < RESTLESS else 0
+        self._box, self._crop = look.box, look.crop
+        self.look, self.score, self.sure, self.seen_s = look, look.body.score, look.body.sure, now_s
 
     def crop(self, padding: float) -> Box:
         """The crop that must show it now."""
         return box_around(self.bounds, padding)
+
+    def same_crop(self) -> Box:
+        """The crop that showed it last, moved as it must have moved."""
+        x, y = (self.bounds[:2] + self.bounds[2:]) / 2 - self._state[:2]
+        return Box(self._crop.cx + float(x), self._crop.cy + float(y), self._crop.size)
 
 
 def _measured(look: Look) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -1,5 +1,6 @@
 """The tracker: which look is whom, who is new, who is hidden, and who is gone."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,10 @@ from metro_ros.core.track import RESTLESS, Track
 
 SAME_IOU, SAME_JOINTS = 0.5, 0.2
 """Two looks are of one person when their bounds overlap more and their joints differ less, in larger sides of them."""
+DOUBTED_S = 0.4
+"""So long someone new is followed whom the detector does not see again: it may look at parts of the image in turn."""
+SAME_HEAD = 0.1
+"""No one new has the head so near to that of whom the image shows already, in the smaller of their larger sides."""
 COVERED = 0.3
 """Part of someone's bounds behind a nearer one's from which the network may mix the two."""
 EXPLAINED_IOU = 0.3
@@ -37,10 +42,11 @@ class Tracker:
     look wanders while someone nearer covers it. Two who end up with each other's person, see mingling, change ids.
     """
 
-    def __init__(self, extent_m: float) -> None:
-        """extent_m: of the template."""
+    def __init__(self, extent_m: float, head: int | None = None, sure: float = math.inf) -> None:
+        """extent_m: of the template; head: which joint is in the head, where there is one; sure: confidence from which
+        on, as the mean of all joints, somebody is seen without a doubt."""
         self.tracks: list[Track] = []
-        self._extent_m = extent_m
+        self._extent_m, self._head, self._sure = extent_m, head, sure
         self._now_s = 0.0
         self._mingling = Mingling()
 
@@ -51,16 +57,17 @@ class Tracker:
             track.was_seen, track.look, track.detected = track.look is not None, None, False
             track.predict(now_s)
 
-    def crops(self, padding: float) -> list[Box]:
-        """Where to look for everyone; not for the hidden one whose crop holds someone else, whom the network would see.
+    def crops(self, padding: float) -> list[list[Box]]:
+        """Where to look for everyone; in two crops for whom the last look left in doubt, by its mesh and as it was.
 
-        Only a detection brings that one back. padding: side of the box over the extent of the person.
+        Not for the hidden one whose crop holds someone else, whom the network would see: only a detection brings that
+        one back. padding: side of the box over the extent of the person.
         """
         crops = [track.crop(padding) for track in self.tracks]
         followed = np.array([track.bounds for track in self.tracks if track.was_seen]).reshape(-1, 4)
         shared = _shared(np.array([box.bounds() for box in crops]).reshape(-1, 4), followed)
         return [
-            crop
+            [crop, track.same_crop()] if track.sure < self._sure < math.inf else [crop]
             for track, crop, others in zip(self.tracks, crops, shared, strict=True)
             if track.was_seen or not others.any()
         ]
@@ -120,7 +127,12 @@ class Tracker:
         return sorted(set(range(len(detections))) - {column for _, column in pairs})
 
     def add(self, look: Look, detection_score: float, config: EstimatorConfig) -> None:
-        """Follow someone new, who is confirmed at once if both scores are good and the look has settled."""
+        """Follow someone new, who is confirmed at once if both scores are good and the look has settled.
+
+        Who has the head of someone else is no one new, but that person's body seen wrongly.
+        """
+        if any(self._same_head(look, track.look) for track in self.seen() if track.look is not None):
+            return
         track = Track(look, self._now_s)
         calm = track.calm > 0 or config.max_passes == 1  # one look at a loose box is never calm
         track.confirmed = min(look.body.score, detection_score) >= config.birth_score and calm
@@ -140,15 +152,23 @@ class Tracker:
             return track.confirmed and self._now_s - track.seen_s <= config.max_lost_s
         if not detector_asked:
             return True
-        if track.detected:
+        track.detections += track.detected
+        sure = track.look.body.sure >= self._sure
+        calm = track.calm >= config.birth_looks or config.birth_looks == 1  # a single image has no more looks
+        track.confirmed |= calm and (sure or track.detections >= config.birth_looks)
+        if track.detected or sure:
             track.undetected_since_s = None
-            track.detections += 1
-            calm = track.calm >= config.birth_looks or config.birth_looks == 1  # a single image has no more looks
-            track.confirmed |= track.detections >= config.birth_looks and calm
             return True
         if track.undetected_since_s is None:
             track.undetected_since_s = self._now_s
-        return track.confirmed and self._now_s - track.undetected_since_s <= config.max_undetected_s
+        longest_s = config.max_undetected_s if track.confirmed else min(DOUBTED_S, config.max_undetected_s)
+        return self._now_s - track.undetected_since_s <= longest_s
+
+    def _same_head(self, look: Look, other: Look) -> bool:
+        if self._head is None:
+            return False
+        side = min((one.bounds[2:] - one.bounds[:2]).max() for one in (look, other))
+        return bool(np.linalg.norm(look.joints_px[self._head] - other.joints_px[self._head]) < SAME_HEAD * side)
 
     def _costs(self, tracks: Sequence[Track], looks: Sequence[Look]) -> npt.NDArray[np.float64]:
         """How badly each track (T) foresaw each look (L), (T, L); infinite where it cannot be."""

@@ -171,6 +171,8 @@ def put(value: Any, *keys: str) -> Callable[[Any], None]:
         (put({"threshold_mm": float("nan")}, "confidence"), "confidence: expected threshold_mm"),
         (put({"threshold_mm": "50"}, "confidence"), "confidence: expected threshold_mm"),
         (put({"threshold_mm": 50, "threshold_m": 0.05}, "confidence"), "and nothing else"),
+        (put({"threshold_mm": 50, "least": 1.5}, "confidence"), "confidence, least: expected a number from 0 to 1"),
+        (put({"threshold_mm": 50, "least": "low"}, "confidence"), "confidence, least: expected a number from 0 to 1"),
         (drop("origin"), "origin"),
         (drop("measured"), "measured"),
         (put({}, "files"), "files.model.onnx.sha256"),
@@ -316,9 +318,10 @@ def test_a_measurement_is_kept_and_nothing_else_changes(tmp_path: Path) -> None:
 
 def test_the_meaning_of_confidence_is_kept(tmp_path: Path) -> None:
     assert make_tiny_bundle(tmp_path / "a").manifest.confidence_mm is None
-    bundle = make_tiny_bundle(tmp_path / "b", calibrated=True)
-    assert bundle.manifest.confidence_mm == 50
-    assert record_measurement(bundle, "indoors", {"frames": 3}).manifest.confidence_mm == 50
+    bundle = make_tiny_bundle(tmp_path / "b", calibrated=True, least_confidence=0.25)
+    assert bundle.manifest.confidence_mm == 50 and bundle.manifest.least_confidence == 0.25
+    again = record_measurement(bundle, "indoors", {"frames": 3}).manifest
+    assert again.confidence_mm == 50 and again.least_confidence == 0.25
 
 
 CLOSE = {"mean_vertex_mm": 0.5, "max_vertex_mm": 3.0, "joints_mm": 0.4}

@@ -166,6 +166,19 @@ def test_a_calibrated_model_is_followed_by_visibility_and_tells_confidence(calib
     np.testing.assert_allclose(person.joint_confidence, np.full(17, person.score / 2), atol=1e-6)  # type: ignore[arg-type]
 
 
+def test_who_shows_less_than_the_least_confidence_is_nobody(tmp_path: Path) -> None:
+    bundle = make_tiny_bundle(tmp_path / "tiny", calibrated=True, least_confidence=0.3)
+    engine = open_engine(bundle, "onnxruntime", threads=1)
+    bright, dim, dark = (person_image(640, 480, (300, 240), 200, brightness=value) for value in (200, 128, 110))
+    estimator = Estimator(bundle, engine)
+    assert estimator(dim, CAMERA) == [], "a confidence of 0.25"
+    assert len(estimator(bright, CAMERA)) == 1
+    assert len(estimator(dim, CAMERA)) == 1, "enough for whom it follows"
+    assert estimator(dark, CAMERA) == []
+    assert len(Estimator(bundle, engine, EstimatorConfig(min_confidence=0.2))(dim, CAMERA)) == 1
+    assert Estimator(bundle, engine, EstimatorConfig(min_confidence=0.4))(bright, CAMERA) == []
+
+
 def test_a_model_without_confidence_loses_by_geometry(tmp_path: Path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny", confidence=False)
     estimator = Estimator(bundle, open_engine(bundle, "onnxruntime", threads=1))
@@ -269,7 +282,7 @@ def test_smoothing_holds_the_box_back_but_not_the_pose(tiny_bundle: Bundle, engi
         estimator(first, CAMERA)
         (person,) = estimator(second, CAMERA)
         assert iou(person, tiny_bundle, second) > 0.9
-        boxes[smoothing] = estimator._box
+        boxes[smoothing] = estimator._one._box
     assert boxes[0.0].cx == pytest.approx(340, abs=2)
     assert boxes[0.5].cx == pytest.approx(320, abs=2)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from tiny_bundle import RADII_M, RED_BGR, make_tiny_bundle, person_image
 from tiny_detector import Blobs
+from walker_looks import seen_at
 
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera
@@ -13,6 +14,8 @@ from metro_ros.core.detect import Detections, no_detections
 from metro_ros.core.engines import Engine, Output, open_engine
 from metro_ros.core.errors import EngineError
 from metro_ros.core.estimator import Estimator, EstimatorConfig, Person, Request, estimate_together
+from metro_ros.core.following import SCALES
+from metro_ros.core.look import Look, Sight
 
 CAMERA = Camera(640, 480, np.array(((500.0, 0, 320), (0, 500, 240), (0, 0, 1))))
 FPS = 30
@@ -171,6 +174,47 @@ def test_given_detections_win_and_between_them_no_one_else_is_searched(
     (followed,) = topic(image, CAMERA, 0.3)
     (still,) = topic(image, CAMERA, 0.4, no_detections())
     assert found.id == followed.id == still.id
+
+
+def test_a_model_that_knows_how_sure_it_is_looks_at_who_is_new_in_several_crops(calibrated_bundle: Bundle) -> None:
+    engine = Counting(open_engine(calibrated_bundle, "onnxruntime", threads=1))
+    estimator = Estimator(calibrated_bundle, engine)  # type: ignore[arg-type]
+    image, boxes = scene((120, 100), (500, 120)), boxes_of((120, 100), (500, 120))
+    people = estimator(image, CAMERA, 0.0, boxes)
+    assert sorted(columns(people).values()) == pytest.approx([120, 500], abs=2)
+    assert engine.calls[0] == 2 * len(SCALES)
+    engine.calls.clear()
+    assert len(estimator(image, CAMERA, 0.1, boxes)) == 2 and engine.calls == [2], "who is followed takes one"
+
+
+def test_who_is_not_in_the_box_is_looked_for_where_the_whole_body_may_be(calibrated_bundle: Bundle) -> None:
+    engine = Counting(open_engine(calibrated_bundle, "onnxruntime", threads=1))
+    nothing, whole = boxes_of((500, 60)), boxes_of((120, 100))
+    seen = Detections(nothing.boxes, nothing.scores, np.full((1, 4), np.nan))
+    estimator = Estimator(calibrated_bundle, engine)  # type: ignore[arg-type]
+    assert estimator(scene((120, 100)), CAMERA, 0.0, seen) == []
+    both = Detections(nothing.boxes, nothing.scores, whole.boxes)
+    engine.calls.clear()
+    (person,) = estimator(scene((120, 100)), CAMERA, 0.1, both)
+    assert person.box.cx == pytest.approx(120, abs=2) and engine.calls[0] == 2 * len(SCALES)
+
+
+def test_the_surest_look_counts_and_less_so_the_farther_it_leads(
+    calibrated_bundle: Bundle, tiny_bundle: Bundle
+) -> None:
+    image, config = scene((120, 100)), EstimatorConfig(min_confidence=0.2)
+    template = seen_at(0.0, 4.0)
+
+    def look(sure: float, change: float) -> Look:
+        return template._replace(body=template.body._replace(sure=sure), change=change)
+
+    sight = Sight(calibrated_bundle)
+    wavering, calm, wrong = look(0.5, 0.6), look(0.4, 0.0), look(0.1, 0.0)
+    assert sight.surest([wrong, wavering, calm], image, config) is calm
+    assert sight.surest([look(0.8, 0.6), calm], image, config).body.sure == 0.8
+    assert sight.surest([wrong, look(0.05, 0.0)], image, config) is wrong, "of nobodies, too"
+    assert sight.surest([wrong, look(0.25, 3.0)], image, config).body.sure == 0.25, "somebody before nobody"
+    assert Sight(tiny_bundle).surest([calm, wavering], image, config) is wavering, "the last, of one that does not know"
 
 
 def test_a_detection_of_nothing_is_nobody(estimator: Estimator) -> None:

@@ -1,6 +1,7 @@
 """The tracker on simulated walkers: what a network would see of them, with its noise and its mistakes."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from walker_looks import CONFIG, EXTENT_M, FPS, HEIGHT, WIDTH, WIDTH_M, seen_at
 
+from metro_ros.core.crop import Box
 from metro_ros.core.detect import Detections
 from metro_ros.core.estimator_config import EstimatorConfig
 from metro_ros.core.look import Look
@@ -73,7 +75,7 @@ class World:
             return looks
 
         cropped = []
-        for crop in tracker.crops(1.25):  # it shows whoever is visible nearest to the middle of it
+        for (crop,) in tracker.crops(1.25):  # it shows whoever is visible nearest to the middle of it
             middles = {abs(seen_at(*self.walkers[index].at(t)).box.cx - crop.cx): index for index in visible}
             cropped += [middles[off] for off in middles if off == min(middles) and off < crop.size / 2]
         tracker.match(looks_at(self.random.permutation(cropped)), self.config)
@@ -169,16 +171,33 @@ def test_who_is_sure_is_shown_at_once_and_who_is_not_must_be_detected_again() ->
     assert images(Tracker(EXTENT_M), steady, CONFIG, [0.4] * 4, detect=False) == [0, 0, 0, 0]
 
 
-def test_who_was_not_sure_and_is_missed_once_is_forgotten() -> None:
-    for missed in ("seen", "detected"):
+def test_who_was_not_sure_is_forgotten_when_not_seen_once_or_not_detected_for_a_while() -> None:
+    for missed, forgotten_s in (("seen", 0.1), ("detected", 0.6)):
         tracker, look = Tracker(EXTENT_M), seen_at(0.0, 4.0)
         tracker.begin(0.0)
         tracker.add(look, 0.3, CONFIG)
         tracker.end(CONFIG, True)
-        tracker.begin(0.1)
-        tracker.match([look] if missed == "detected" else [], CONFIG)
-        tracker.end(CONFIG, detector_asked=missed == "detected")
-        assert tracker.tracks == []
+        for time_s in np.arange(0.1, 1.0, 0.1):
+            tracker.begin(time_s)
+            tracker.match([look] if missed == "detected" else [], CONFIG)
+            assert tracker.end(CONFIG, detector_asked=missed == "detected") == []
+            assert bool(tracker.tracks) == (time_s < forgotten_s - 1e-6)
+
+
+def test_whom_the_model_is_sure_of_needs_no_detection() -> None:
+    """The doubtful one is shown only when detected three times, and for a while after."""
+    doubtful, sure = (seen_at(0.0, 4.0)._replace(body=seen_at(0.0, 4.0).body._replace(sure=s)) for s in (0.2, 0.3))
+    shown = {}
+    for name, look in (("doubtful", doubtful), ("sure", sure)):
+        tracker, shown[name] = Tracker(EXTENT_M, sure=0.25), []
+        for number in range(60):
+            tracker.begin(number / 10)
+            tracker.match([look], CONFIG)
+            if not number:
+                tracker.add(look, 0.3, CONFIG)
+            shown[name].append(len(tracker.end(CONFIG, detector_asked=True)))
+    assert not any(shown["doubtful"])
+    assert shown["sure"] == [0, 0] + [1] * 58
 
 
 def test_who_is_seen_but_no_longer_detected_is_not_believed_for_ever() -> None:
@@ -324,10 +343,48 @@ def test_a_look_that_wanders_is_not_believed_however_sure_it_is() -> None:
     """Where there is no one, the box shrinks from look to look."""
 
     def changing(*changes: float) -> list[Look]:
-        return [seen_at(0.0, 4.0, change=change) for change in changes]
+        return [seen_at(0.0, 4.0 * math.exp(sum(changes[: n + 1])), change=c) for n, c in enumerate(changes)]
 
     sure = [0.9] * 6
     assert images(Tracker(EXTENT_M), changing(*[0.15] * 6), CONFIG, sure) == [0] * 6
     assert images(Tracker(EXTENT_M), changing(0.15, 0.05, 0.15, 0.05, 0.05, 0.05), CONFIG, sure) == [0, 0, 0, 0, 0, 1]
     assert images(Tracker(EXTENT_M), changing(0.05, *[0.15] * 5), CONFIG, sure) == [1] * 6, "once shown, it stays so"
     assert images(Tracker(EXTENT_M), changing(0.15), EstimatorConfig(birth_looks=1), [0.9]) == [1]
+    still = [seen_at(0.0, 4.0, change=0.15)] * 6
+    assert images(Tracker(EXTENT_M), still, CONFIG, sure) == [0, 0, 0, 1, 1, 1], "beside the middle, but at rest there"
+
+
+def test_who_leaves_a_doubt_is_looked_at_again_in_the_crop_that_moves_along() -> None:
+    tracker = Tracker(EXTENT_M, sure=0.25)
+    for number in range(4):
+        look = seen_at(0.5 * number / FPS, 4.0)
+        kept = Box(look.box.cx + 9, look.box.cy, 1.3 * look.box.size)
+        look = look._replace(body=look.body._replace(sure=0.2), crop=kept)
+        tracker.begin(number / FPS)
+        if tracker.match([look], CONFIG):
+            tracker.add(look, 0.9, CONFIG)
+        tracker.end(CONFIG, True)
+    tracker.begin(4 / FPS)
+    ((own, same),) = tracker.crops(1.25)
+    expected = seen_at(0.5 * 4 / FPS, 4.0).box
+    assert (own.cx, own.cy, own.size) == pytest.approx((expected.cx, expected.cy, expected.size), abs=0.5)
+    assert (same.cx, same.cy, same.size) == pytest.approx((expected.cx + 9, expected.cy, 1.3 * expected.size), abs=0.5)
+    tracker.match([seen_at(0.5 * 4 / FPS, 4.0)], CONFIG)
+    tracker.end(CONFIG, True)
+    tracker.begin(5 / FPS)
+    assert [len(crops) for crops in tracker.crops(1.25)] == [1], "no doubt any more"
+
+
+def test_no_one_new_has_the_head_of_whom_the_image_shows() -> None:
+    """Half of a second body seen around the head of the first is that first person, seen wrongly."""
+    first = seen_at(0.0, 4.0)
+    joints = first.joints_px.copy()
+    joints[1:] += 60.0
+    wrong = first._replace(joints_px=joints, bounds=first.bounds + 60.0, change=0.01)
+    beside = wrong._replace(joints_px=joints + np.array((30.0, 0.0)))
+    for head, look, people in ((0, wrong, 1), (0, beside, 2), (None, wrong, 2)):
+        tracker = Tracker(EXTENT_M, head)
+        tracker.begin(0.0)
+        for one in (first, look):
+            tracker.add(one, 0.9, CONFIG)
+        assert len(tracker.end(CONFIG, True)) == people
