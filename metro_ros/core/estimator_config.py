@@ -12,7 +12,7 @@ class EstimatorConfig:
     Raises ConfigError for a number outside of its range.
     """
 
-    max_passes: int = setting(3, "most looks at a new person, from the whole image inwards", 1, 10)
+    max_passes: int = setting(3, "most looks at a new person, one after the other", 1, 10)
     settled: float = setting(
         0.05, "a box that moved and grew by less than this fraction of its side is settled", 0.0, 1.0
     )

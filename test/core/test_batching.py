@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from asked_engine import Asked
 from tiny_bundle import RED_BGR, make_tiny_bundle, person_image
 
 from metro_ros.core.batching import Steps, View, run_together
@@ -21,17 +22,6 @@ CAMERA = Camera(320, 240, np.array(((250.0, 0, 160), (0, 250, 120), (0, 0, 1))))
 SIZE = 64
 
 
-class Recording:
-    """An engine that remembers how many crops it was asked about, call by call."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.calls = engine, list[int]()
-
-    def infer(self, crops: np.ndarray) -> Output:
-        self.calls.append(len(crops))
-        return self.engine.infer(crops)
-
-
 @pytest.fixture(scope="module")
 def tiny_engine(tiny_bundle: Bundle) -> Iterator[Engine]:
     engine = open_engine(tiny_bundle, "onnxruntime", threads=1)
@@ -40,12 +30,12 @@ def tiny_engine(tiny_bundle: Bundle) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def engine(tiny_engine: Engine) -> Recording:
-    return Recording(tiny_engine)
+def engine(tiny_engine: Engine) -> Asked:
+    return Asked(tiny_engine)
 
 
 @pytest.fixture
-def new(tiny_bundle: Bundle, engine: Recording):
+def new(tiny_bundle: Bundle, engine: Asked):
     """new(): an estimator; they share the engine and their ids."""
     ids = itertools.count(1)
     return lambda: Estimator(tiny_bundle, engine, ids=ids)  # type: ignore[arg-type]
@@ -63,7 +53,7 @@ BLACK = np.zeros((240, 320, 3), np.uint8)
 
 
 @pytest.mark.parametrize("max_batch", [1, 3, 16])
-def test_together_is_as_each_alone(new, engine: Recording, tiny_bundle: Bundle, max_batch: int) -> None:
+def test_together_is_as_each_alone(new, engine: Asked, tiny_bundle: Bundle, max_batch: int) -> None:
     """People who are new; then, in the next images, some followed, one gone, one come, one that jumped."""
     first = [standing(80), SETTLED, BLACK, standing(240, 60), standing(160)]
     second = [standing(85), SETTLED, standing(160), BLACK, standing(40)]
@@ -82,7 +72,7 @@ def test_together_is_as_each_alone(new, engine: Recording, tiny_bundle: Bundle, 
                 assert (person.box.cx, person.box.size) == pytest.approx((other.box.cx, other.box.size), rel=1e-5)
 
 
-def test_the_looks_of_several_images_share_calls(new, engine: Recording) -> None:
+def test_the_looks_of_several_images_share_calls(new, engine: Asked) -> None:
     three = [new() for _ in range(3)]
     estimate_together([Request(estimator, standing(160), CAMERA) for estimator in three])
     searching = len(engine.calls)
@@ -101,7 +91,7 @@ def test_ids_are_given_in_the_order_of_the_images_and_never_twice(new) -> None:
     assert [person.id for person in again] == [3]  # type: ignore[union-attr]
 
 
-def test_who_is_done_does_not_wait(new, engine: Recording) -> None:
+def test_who_is_done_does_not_wait(new, engine: Asked) -> None:
     requests = [Request(new(), standing(80)), Request(new(), SETTLED), Request(new(), BLACK)]
     done = [(index, len(engine.calls)) for index, _ in estimate_as_completed(requests)]
     assert done[0] == (1, 1) and sorted(index for index, _ in done) == [0, 1, 2]
@@ -126,7 +116,7 @@ def test_what_fails_fails_alone(new, max_batch: int) -> None:
     assert (first[0].id, last[0].id) == (1, 2), "the others are followed on"
 
 
-def test_an_engine_that_fails_for_all_is_each_ones_failure(new, engine: Recording) -> None:
+def test_an_engine_that_fails_for_all_is_each_ones_failure(new, engine: Asked) -> None:
     def infer(crops: np.ndarray) -> Output:
         raise EngineError("out of order")
 
@@ -141,7 +131,7 @@ def test_an_engine_that_fails_for_all_is_each_ones_failure(new, engine: Recordin
 def test_left_and_right_hands_in_one_call(hand_bundle: Bundle) -> None:
     """Views of a mirrored bundle are mirrored, those beside them are not."""
     image = person_image(320, 240, (100, 120), 100, hand=True)
-    engine = Recording(open_engine(hand_bundle, "onnxruntime", threads=1))
+    engine = Asked(open_engine(hand_bundle, "onnxruntime", threads=1))
     bundles = [hand_bundle, mirror_bundle(hand_bundle)]
     answers = estimate_together([Request(Estimator(b, engine), image, CAMERA) for b in bundles])  # type: ignore[arg-type]
     assert set(engine.calls) == {2}
@@ -172,9 +162,7 @@ def looking(image: np.ndarray, boxes: Sequence[Box], times: int = 1) -> Steps[li
 @pytest.mark.parametrize("max_batch", [1, 2, 3, 4, 16])
 def test_several_boxes_of_an_image_come_back_in_their_order(tmp_path: Path, max_batch: int, confidence: bool) -> None:
     """Also where the boxes of one image fall into several calls."""
-    engine = Recording(
-        open_engine(make_tiny_bundle(tmp_path / "tiny", confidence=confidence), "onnxruntime", threads=1)
-    )
+    engine = Asked(open_engine(make_tiny_bundle(tmp_path / "tiny", confidence=confidence), "onnxruntime", threads=1))
     image = standing(160)
     boxes = [[Box(160 + dx, 120, 150.0) for dx in offsets] for offsets in ((0, 20, 40), (-30,), (10, -10))]
     steps = [looking(image, boxes[0]), looking(image, boxes[1], times=2), looking(image, boxes[2])]
@@ -191,7 +179,7 @@ def test_several_boxes_of_an_image_come_back_in_their_order(tmp_path: Path, max_
                     np.testing.assert_allclose(getattr(output, name), array, atol=1e-6)
 
 
-def test_a_step_that_breaks_is_its_own_result(engine: Recording) -> None:
+def test_a_step_that_breaks_is_its_own_result(engine: Asked) -> None:
     def broken() -> Steps[str]:
         yield [View(BLACK, whole_image_box(320, 240))]
         raise ZeroDivisionError("mine")

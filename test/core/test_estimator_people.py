@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from asked_engine import Asked
 from tiny_bundle import RADII_M, RED_BGR, make_tiny_bundle, person_image
 from tiny_detector import Blobs
 from walker_looks import seen_at
@@ -11,7 +12,7 @@ from walker_looks import seen_at
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera
 from metro_ros.core.detect import Detections, no_detections
-from metro_ros.core.engines import Engine, Output, open_engine
+from metro_ros.core.engines import Engine, open_engine
 from metro_ros.core.errors import EngineError
 from metro_ros.core.estimator import Estimator, EstimatorConfig, Person, Request, estimate_together
 from metro_ros.core.following import SCALES
@@ -21,25 +22,14 @@ CAMERA = Camera(640, 480, np.array(((500.0, 0, 320), (0, 500, 240), (0, 0, 1))))
 FPS = 30
 
 
-class Counting:
-    """An engine that remembers how many crops it was asked about, call by call."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.calls = engine, list[int]()
-
-    def infer(self, crops: np.ndarray) -> Output:
-        self.calls.append(len(crops))
-        return self.engine.infer(crops)
-
-
 @pytest.fixture(scope="module")
 def tiny_engine(tiny_bundle: Bundle) -> Engine:
     return open_engine(tiny_bundle, "onnxruntime", threads=1)
 
 
 @pytest.fixture
-def engine(tiny_engine: Engine) -> Counting:
-    return Counting(tiny_engine)
+def engine(tiny_engine: Engine) -> Asked:
+    return Asked(tiny_engine)
 
 
 @pytest.fixture
@@ -48,7 +38,7 @@ def detector() -> Blobs:
 
 
 @pytest.fixture
-def estimator(tiny_bundle: Bundle, engine: Counting, detector: Blobs) -> Estimator:
+def estimator(tiny_bundle: Bundle, engine: Asked, detector: Blobs) -> Estimator:
     return Estimator(tiny_bundle, engine, detector=detector)  # type: ignore[arg-type]
 
 
@@ -68,7 +58,7 @@ def columns(people: Sequence[Person]) -> dict[int, float]:
     return {person.id: person.box.cx for person in people}
 
 
-def test_everyone_is_found_at_once_and_placed(estimator: Estimator, engine: Counting) -> None:
+def test_everyone_is_found_at_once_and_placed(estimator: Estimator, engine: Asked) -> None:
     people = estimator(scene((120, 100), (320, 160), (540, 80)), CAMERA, 0.0)
     assert sorted(columns(people).values()) == pytest.approx([120, 320, 540], abs=2)
     assert len({person.id for person in people}) == 3
@@ -79,7 +69,7 @@ def test_everyone_is_found_at_once_and_placed(estimator: Estimator, engine: Coun
 
 
 def test_each_is_followed_with_one_look_and_the_detector_is_asked_now_and_then(
-    estimator: Estimator, engine: Counting, detector: Blobs
+    estimator: Estimator, engine: Asked, detector: Blobs
 ) -> None:
     first = columns(estimator(scene((120, 100), (320, 160)), CAMERA, 0.0))
     detector.calls = 0
@@ -113,7 +103,7 @@ def test_whoever_is_lost_is_searched_in_the_same_image(estimator: Estimator, det
 
 
 @pytest.mark.parametrize(("max_passes", "calls"), [(3, [1, 1]), (1, [1])])
-def test_a_loose_box_is_looked_at_twice(tiny_bundle: Bundle, engine: Counting, max_passes: int, calls: list) -> None:
+def test_a_loose_box_is_looked_at_twice(tiny_bundle: Bundle, engine: Asked, max_passes: int, calls: list) -> None:
     estimator = Estimator(tiny_bundle, engine, EstimatorConfig(max_passes=max_passes))  # type: ignore[arg-type]
     (person,) = estimator(scene((300, 100)), CAMERA, 0.0, boxes_of((320, 160)))
     assert engine.calls == calls and person.box.cx == pytest.approx(300, abs=2)
@@ -149,7 +139,7 @@ def test_who_passes_behind_another_keeps_the_id(estimator: Estimator) -> None:
     assert any(len(people) == 1 for people in shown)
 
 
-def test_several_boxes_on_one_person_are_one_person(estimator: Estimator, engine: Counting) -> None:
+def test_several_boxes_on_one_person_are_one_person(estimator: Estimator, engine: Asked) -> None:
     image, (box,) = scene((300, 200)), boxes_of((300, 200)).boxes
     jittered = box + np.array(((0, 0, 0, 0), (8, 5, 8, 5), (-6, 0, 6, -90), (-40, -40, 40, 40)))
     many = Detections(jittered, np.array((0.5, 0.9, 0.8, 0.7)))
@@ -160,7 +150,7 @@ def test_several_boxes_on_one_person_are_one_person(estimator: Estimator, engine
 
 
 def test_given_detections_win_and_between_them_no_one_else_is_searched(
-    tiny_bundle: Bundle, engine: Counting, detector: Blobs
+    tiny_bundle: Bundle, engine: Asked, detector: Blobs
 ) -> None:
     estimator = Estimator(tiny_bundle, engine, detector=detector)  # type: ignore[arg-type]
     image = scene((120, 100), (500, 120))
@@ -177,7 +167,7 @@ def test_given_detections_win_and_between_them_no_one_else_is_searched(
 
 
 def test_a_model_that_knows_how_sure_it_is_looks_at_who_is_new_in_several_crops(calibrated_bundle: Bundle) -> None:
-    engine = Counting(open_engine(calibrated_bundle, "onnxruntime", threads=1))
+    engine = Asked(open_engine(calibrated_bundle, "onnxruntime", threads=1))
     estimator = Estimator(calibrated_bundle, engine)  # type: ignore[arg-type]
     image, boxes = scene((120, 100), (500, 120)), boxes_of((120, 100), (500, 120))
     people = estimator(image, CAMERA, 0.0, boxes)
@@ -188,7 +178,7 @@ def test_a_model_that_knows_how_sure_it_is_looks_at_who_is_new_in_several_crops(
 
 
 def test_who_is_not_in_the_box_is_looked_for_where_the_whole_body_may_be(calibrated_bundle: Bundle) -> None:
-    engine = Counting(open_engine(calibrated_bundle, "onnxruntime", threads=1))
+    engine = Asked(open_engine(calibrated_bundle, "onnxruntime", threads=1))
     nothing, whole = boxes_of((500, 60)), boxes_of((120, 100))
     seen = Detections(nothing.boxes, nothing.scores, np.full((1, 4), np.nan))
     estimator = Estimator(calibrated_bundle, engine)  # type: ignore[arg-type]
@@ -223,13 +213,13 @@ def test_a_detection_of_nothing_is_nobody(estimator: Estimator) -> None:
     assert estimator(scene((500, 120)), CAMERA, 0.1, outside) == []
 
 
-def test_who_is_not_sure_must_be_detected_again(tiny_bundle: Bundle, engine: Counting) -> None:
+def test_who_is_not_sure_must_be_detected_again(tiny_bundle: Bundle, engine: Asked) -> None:
     estimator = Estimator(tiny_bundle, engine, detector=Blobs(score=0.3))  # type: ignore[arg-type]
     counts = [len(estimator(scene((300, 200)), CAMERA, n / FPS)) for n in range(4)]
     assert counts == [0, 0, 1, 1]
 
 
-def test_the_number_of_people_is_bounded(tiny_bundle: Bundle, engine: Counting, detector: Blobs) -> None:
+def test_the_number_of_people_is_bounded(tiny_bundle: Bundle, engine: Asked, detector: Blobs) -> None:
     config = EstimatorConfig(max_people=2)
     estimator = Estimator(tiny_bundle, engine, config, detector=detector)  # type: ignore[arg-type]
     dim = scene((320, 100), brightness=150)
@@ -275,7 +265,7 @@ def test_what_fails_costs_one_image(estimator: Estimator, detector: Blobs) -> No
     assert len(estimator(good, CAMERA, 1.1)) == 2
 
 
-def test_all_people_of_all_cameras_share_a_call(tiny_bundle: Bundle, engine: Counting, tiny_engine: Engine) -> None:
+def test_all_people_of_all_cameras_share_a_call(tiny_bundle: Bundle, engine: Asked, tiny_engine: Engine) -> None:
     images = [scene((120, 100), (500, 120)), scene((320, 200)), scene()]
     together = [Estimator(tiny_bundle, engine, detector=Blobs()) for _ in images]  # type: ignore[arg-type]
     alone = [Estimator(tiny_bundle, tiny_engine, detector=Blobs()) for _ in images]

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+from asked_engine import Asked
 from tiny_bundle import make_tiny_bundle, person_image
 
 from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera
-from metro_ros.core.engines import Engine, Output, open_engine
+from metro_ros.core.engines import open_engine
 from metro_ros.core.estimator import Estimator, EstimatorConfig
 from metro_ros.core.only_one import parts_of
 
@@ -16,17 +17,6 @@ SMALL = person_image(640, 480, (500, 300), 30)
 NOBODY = np.zeros((480, 640, 3), np.uint8)
 
 
-class Counting:
-    """An engine that remembers how many crops it was asked about, call by call."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.calls = engine, list[int]()
-
-    def infer(self, crops: np.ndarray) -> Output:
-        self.calls.append(len(crops))
-        return self.engine.infer(crops)
-
-
 @pytest.fixture(scope="module")
 def small_crops(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Of crops so small that who is small in them is not seen."""
@@ -34,14 +24,14 @@ def small_crops(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture
-def engine(small_crops: Bundle) -> Counting:
-    return Counting(open_engine(small_crops, "onnxruntime", threads=1))
+def engine(small_crops: Bundle) -> Asked:
+    return Asked(open_engine(small_crops, "onnxruntime", threads=1))
 
 
 CONFIG = EstimatorConfig(min_score=0.6)
 
 
-def test_who_is_small_is_found_in_a_part_of_the_image(small_crops: Bundle, engine: Counting) -> None:
+def test_who_is_small_is_found_in_a_part_of_the_image(small_crops: Bundle, engine: Asked) -> None:
     (person,) = Estimator(small_crops, engine, CONFIG)(SMALL, CAMERA)  # type: ignore[arg-type]
     assert (person.box.cx, person.box.cy) == pytest.approx((500, 300), abs=4)
     assert engine.calls[0] == 16 and sum(engine.calls[:3]) >= 1 + len(parts_of(640, 480)), "all of it at once"
@@ -49,12 +39,12 @@ def test_who_is_small_is_found_in_a_part_of_the_image(small_crops: Bundle, engin
 
 def test_a_model_that_does_not_know_how_sure_it_is_looks_at_the_whole_image_alone(tmp_path) -> None:
     bundle = make_tiny_bundle(tmp_path / "tiny", size=24)
-    engine = Counting(open_engine(bundle, "onnxruntime", threads=1))
+    engine = Asked(open_engine(bundle, "onnxruntime", threads=1))
     Estimator(bundle, engine, CONFIG)(SMALL, CAMERA)  # type: ignore[arg-type]
     assert set(engine.calls) == {1}
 
 
-def test_in_a_stream_parts_are_searched_in_turn_until_someone_is_found(small_crops: Bundle, engine: Counting) -> None:
+def test_in_a_stream_parts_are_searched_in_turn_until_someone_is_found(small_crops: Bundle, engine: Asked) -> None:
     estimator = Estimator(small_crops, engine, CONFIG)  # type: ignore[arg-type]
     for number in range(3):
         engine.calls.clear()
