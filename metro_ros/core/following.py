@@ -69,7 +69,7 @@ class Everyone:
         tracker.match([look for look in looks if not self._sight.is_nobody(look, image, config, followed=True)], config)
         detections = self._detections(image, stamp, given, config)
         if detections is not None:
-            yield from self._look_at_who_is_new(image, camera, detections, config)
+            yield from self._look_at_who_is_new(image, camera, detections, config, alone=stamp is None)
         return [(track, track.look) for track in tracker.end(config, detections is not None) if track.look is not None]
 
     def _begin(self, stamp: float | None) -> None:
@@ -93,9 +93,17 @@ class Everyone:
         return self.detector.detect(image)
 
     def _look_at_who_is_new(
-        self, image: npt.NDArray[np.uint8], camera: Camera, detections: Detections, config: EstimatorConfig
+        self,
+        image: npt.NDArray[np.uint8],
+        camera: Camera,
+        detections: Detections,
+        config: EstimatorConfig,
+        alone: bool,
     ) -> Steps[None]:
-        """The surest look at each detection that no one explains, and one more where the mesh is not where that was."""
+        """The surest look at each detection that no one explains, and one more where the mesh is not where that was.
+
+        alone: no other image follows, which could show more. Then, rather than nobody, it looks at all crops again.
+        """
         sight, padding = self._sight, self._sight.padding(config)
         unexplained = self._tracker.explain(detections, image.shape[1], image.shape[0])
         likely = sorted(unexplained, key=lambda index: -detections.scores[index])[: config.max_people]
@@ -109,6 +117,8 @@ class Everyone:
         boxes = [possible_box(looks[index].box, image, config) for index in again]
         for index, look in zip(again, (yield from sight.look(image, camera, boxes, config)), strict=True):
             looks[index] = sight.surest([looks[index], look], image, config)
+        if alone and several and all(sight.is_nobody(look, image, config) for look in looks):
+            looks = yield from self._surest(image, camera, guesses, config, twice=True)
         people = [(look, index) for look, index in zip(looks, likely, strict=True)]
         people = [person for person in people if not sight.is_nobody(person[0], image, config)]
         new = self._tracker.match([look for look, _ in people], config, detected=True)
@@ -116,11 +126,21 @@ class Everyone:
             self._tracker.add(look, float(detections.scores[index]), config)
 
     def _surest(
-        self, image: npt.NDArray[np.uint8], camera: Camera, crops: Sequence[Sequence[Box]], config: EstimatorConfig
+        self,
+        image: npt.NDArray[np.uint8],
+        camera: Camera,
+        crops: Sequence[Sequence[Box]],
+        config: EstimatorConfig,
+        twice: bool = False,
     ) -> Steps[list[Look]]:
-        """The surest look of each row of crops."""
-        looks = iter((yield from self._sight.look(image, camera, [crop for row in crops for crop in row], config)))
-        return [self._sight.surest(list(itertools.islice(looks, len(row))), image, config) for row in crops]
+        """The surest look of each row of crops, and of the crops around what those showed if `twice`."""
+        every = yield from self._sight.look(image, camera, [crop for row in crops for crop in row], config)
+        rounds = [iter(every)]
+        if twice:
+            boxes = [possible_box(look.box, image, config) for look in every]
+            rounds.append(iter((yield from self._sight.look(image, camera, boxes, config))))
+        rows = [[look for looks in rounds for look in itertools.islice(looks, len(row))] for row in crops]
+        return [self._sight.surest(row, image, config) for row in rows]
 
 
 def _crops(detections: Detections, index: int, padding: float, several: bool) -> list[Box]:

@@ -177,6 +177,18 @@ def test_a_model_that_knows_how_sure_it_is_looks_at_who_is_new_in_several_crops(
     assert len(estimator(image, CAMERA, 0.1, boxes)) == 2 and engine.calls == [2], "who is followed takes one"
 
 
+def test_rather_than_nobody_an_image_that_no_other_follows_is_looked_at_again(calibrated_bundle: Bundle) -> None:
+    engine = Asked(open_engine(calibrated_bundle, "onnxruntime", threads=1))
+    config = EstimatorConfig(min_confidence=0.9)
+    boxes, asked = boxes_of((120, 100)), {}
+    for stamp in (None, 0.0):
+        engine.calls.clear()
+        estimator = Estimator(calibrated_bundle, engine, config)  # type: ignore[arg-type]
+        assert estimator(scene((120, 100)), CAMERA, stamp, boxes) == []
+        asked[stamp] = sum(engine.calls)
+    assert asked[None] == asked[0.0] + 2 * len(SCALES)
+
+
 def test_who_is_not_in_the_box_is_looked_for_where_the_whole_body_may_be(calibrated_bundle: Bundle) -> None:
     engine = Asked(open_engine(calibrated_bundle, "onnxruntime", threads=1))
     nothing, whole = boxes_of((500, 60)), boxes_of((120, 100))
