@@ -18,8 +18,9 @@ from metro_ros.core.tracking import Tracker
 
 UNSTAMPED_PERIOD_S = 1 / 30
 """Time between images that do not say when they were taken."""
-SCALES = (0.75, 1.0, 1.33)
-"""Sides of the crops around a new detection, in its own: detectors know roughly how large someone is."""
+SCALES = (1.0, 0.75, 1.33)
+"""Sides of the crops around a new detection, in its own: detectors know roughly how large someone is. All of them where
+no other image follows; in a stream, one each time the detector is asked, in turn."""
 SURE = 1.75
 """Confidence that leaves no doubt that somebody is there, in the model's least."""
 HEAD = "Head"
@@ -46,6 +47,7 @@ class Everyone:
     def reset(self) -> None:
         """Forget everyone."""
         self._tracker.tracks.clear()
+        self._turn = 0
         self._now_s = -math.inf
         self._detected_s = -math.inf
 
@@ -108,8 +110,13 @@ class Everyone:
         unexplained = self._tracker.explain(detections, image.shape[1], image.shape[0])
         likely = sorted(unexplained, key=lambda index: -detections.scores[index])[: config.max_people]
         several = sight.knows and config.max_passes > 1
+        scales = SCALES if alone else SCALES[self._turn : self._turn + 1]
+        self._turn = (self._turn + 1) % len(SCALES)
         guesses = [
-            [possible_box(crop, image, config) for crop in _crops(detections, index, padding, several)]
+            [
+                possible_box(crop, image, config)
+                for crop in _crops(detections, index, padding, scales if several else ())
+            ]
             for index in likely
         ]
         looks = yield from self._surest(image, camera, guesses, config)
@@ -143,16 +150,12 @@ class Everyone:
         return [self._sight.surest(row, image, config) for row in rows]
 
 
-def _crops(detections: Detections, index: int, padding: float, several: bool) -> list[Box]:
-    """Those that may show who was detected, several or the likeliest."""
+def _crops(detections: Detections, index: int, padding: float, scales: Sequence[float]) -> list[Box]:
+    """Those that may show who was detected; the likeliest alone without `scales`."""
     box = box_around(detections.boxes[index], padding)
-    if not several:
+    if not scales:
         return [box]
-    crops = _scaled(box, SCALES)
+    boxes = [box]
     if detections.wholes is not None and np.isfinite(detections.wholes[index]).all():
-        crops += _scaled(box_around(detections.wholes[index], padding), SCALES)
-    return crops
-
-
-def _scaled(box: Box, scales: Sequence[float]) -> list[Box]:
-    return [Box(box.cx, box.cy, scale * box.size) for scale in scales]
+        boxes.append(box_around(detections.wholes[index], padding))
+    return [Box(box.cx, box.cy, scale * box.size) for box in boxes for scale in scales]

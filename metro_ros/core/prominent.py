@@ -27,8 +27,9 @@ FINE = (
     *((left, top, left + 0.375, top + 0.5) for top in (0.0, 0.25, 0.5) for left in (0.0, 0.2, 0.4, 0.625)),
 )
 """Parts of the image that are looked at: left, top, right and bottom, of its width and height."""
-FINE_IN_TURN = 2
-"""So many of the fine ones in a call, and one of the coarse: all, in less time than who is not detected is followed."""
+SPREAD = (*COARSE[:1], *FINE[:4], *COARSE[1:2], *FINE[4:9], *COARSE[2:3], *FINE[9:13], *COARSE[3:], *FINE[13:])
+IN_TURN = 2
+"""So many of them in a call: all in about as long as who is not detected is followed."""
 CUT = 0.15
 """A head is nobody's that is nearer to where its part is cut out of the image, in longer sides of the box."""
 SAME_HEAD = 0.15
@@ -82,10 +83,9 @@ class ProminentPeople:
         """Those to look at now."""
         if not self._hurried:
             return [*COARSE, *FINE]
-        fine = range(FINE_IN_TURN * self._turn, FINE_IN_TURN * (self._turn + 1))
-        regions = [COARSE[self._turn % len(COARSE)], *(FINE[index % len(FINE)] for index in fine)]
-        self._turn += 1
-        return regions
+        turns = range(self._turn, self._turn + IN_TURN)
+        self._turn = turns.stop % len(SPREAD)
+        return [SPREAD[turn % len(SPREAD)] for turn in turns]
 
     def _look(self, image: npt.NDArray[np.uint8], region: Region) -> list[npt.NDArray[np.float32]]:
         """Boxes (K, 4), scores (K,) and heads (K, 2) of those anchors in one region that count, px of the image."""

@@ -170,9 +170,12 @@ def test_a_model_that_knows_how_sure_it_is_looks_at_who_is_new_in_several_crops(
     engine = Asked(open_engine(calibrated_bundle, "onnxruntime", threads=1))
     estimator = Estimator(calibrated_bundle, engine)  # type: ignore[arg-type]
     image, boxes = scene((120, 100), (500, 120)), boxes_of((120, 100), (500, 120))
-    people = estimator(image, CAMERA, 0.0, boxes)
+    people = estimator(image, CAMERA, None, boxes)
     assert sorted(columns(people).values()) == pytest.approx([120, 500], abs=2)
-    assert engine.calls[0] == 2 * len(SCALES)
+    assert engine.calls[0] == 2 * len(SCALES), "of an image that no other one follows"
+    estimator.reset()
+    engine.calls.clear()
+    assert len(estimator(image, CAMERA, 0.0, boxes)) == 2 and engine.calls[0] == 2, "in a stream, one in turn"
     engine.calls.clear()
     assert len(estimator(image, CAMERA, 0.1, boxes)) == 2 and engine.calls == [2], "who is followed takes one"
 
@@ -186,7 +189,7 @@ def test_rather_than_nobody_an_image_that_no_other_follows_is_looked_at_again(ca
         estimator = Estimator(calibrated_bundle, engine, config)  # type: ignore[arg-type]
         assert estimator(scene((120, 100)), CAMERA, stamp, boxes) == []
         asked[stamp] = sum(engine.calls)
-    assert asked[None] == asked[0.0] + 2 * len(SCALES)
+    assert asked[None] >= asked[0.0] + 3 * len(SCALES) - 1
 
 
 def test_who_is_not_in_the_box_is_looked_for_where_the_whole_body_may_be(calibrated_bundle: Bundle) -> None:
@@ -198,7 +201,7 @@ def test_who_is_not_in_the_box_is_looked_for_where_the_whole_body_may_be(calibra
     both = Detections(nothing.boxes, nothing.scores, whole.boxes)
     engine.calls.clear()
     (person,) = estimator(scene((120, 100)), CAMERA, 0.1, both)
-    assert person.box.cx == pytest.approx(120, abs=2) and engine.calls[0] == 2 * len(SCALES)
+    assert person.box.cx == pytest.approx(120, abs=2) and engine.calls[0] == 2
 
 
 def test_the_surest_look_counts_and_less_so_the_farther_it_leads(
