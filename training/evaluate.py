@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             figures = _evaluate_dataset(options, bundle, engine)
         if options.json:
             report = {"bundle": bundle.manifest.name, "engine": engine.name, "precision": engine.precision}
-            _write(options.json, report | figures)
+            write_report(options.json, report | figures)
         if options.record:
             record_measurement(bundle, options.record, numbers(figures))
     except MetroError as error:
@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _write(path: Path, report: dict[str, Any]) -> None:
+def write_report(path: Path, report: Mapping[str, Any]) -> None:
+    """Figures as JSON; folders are made. Raises SourceError where that cannot be."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(report, indent=1) + "\n")

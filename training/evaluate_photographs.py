@@ -10,7 +10,7 @@ OCHuman, CrowdPose, AI Challenger, MHP and PoseTrack spell them alike enough.
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,6 +32,7 @@ from metro_ros.core.estimator import Estimator
 from training.datasets.coco import file_names, read_coco
 from training.datasets.images import read_image
 from training.datasets.labels import take_numbers
+from training.evaluate import write_report
 
 SIGMAS = {"Shoulder": 0.079, "Elbow": 0.072, "Wrist": 0.062, "Hip": 0.107, "Knee": 0.087, "Ankle": 0.089}
 """How far people who label COCO are apart, in square roots of a person's area (its keypoint evaluation)."""
@@ -85,11 +86,11 @@ def compare(found: Sequence[npt.NDArray[np.floating]], people: Sequence[Labelled
     best = np.zeros(len(people))
     for row, column in assign(1 - alike[asked], 1.0):
         best[np.flatnonzero(asked)[row]] = alike[asked][row, column]
-    right = (alike >= FOUND).any(axis=0) if len(people) else np.zeros(len(found), bool)
+    right = (alike >= FOUND).any(axis=0)
     ignored = np.array(
         [any(_inside(points, person) for person in people if not person.asked) for points in found], bool
     )
-    counted = right | ~ignored if len(found) else right
+    counted = right | ~ignored
     return Compared(best[asked].tolist(), int(counted.sum()), int((counted & ~right).sum()))
 
 
@@ -152,7 +153,7 @@ def _labelled(entry: Mapping[str, Any], columns: tuple[list[int], int], what: st
     rows = take_numbers(entry.get("keypoints"), (3 * count,), f"{what}: keypoints").reshape(-1, 3)[chosen]
     left, top, width, height = (float(v) for v in take_numbers(entry.get("bbox"), (4,), f"{what}: bbox"))
     area = entry.get("area")
-    known = float(area) if isinstance(area, int | float) and area > 0 else AREA * width * height
+    known = float(area) if isinstance(area, int | float) and 0 < area < math.inf else AREA * width * height
     points = np.where(rows[:, 2:] > 0, rows[:, :2], np.nan).astype(np.float64)
     asked = int((rows[:, 2] > 0).sum()) >= MIN_LABELLED and not entry.get("iscrowd")
     box = np.array((left, top, left + width, top + height)) - 0.5  # it counts from the corner of the image
@@ -200,10 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
         detector = open_detector(options.detector, bundle)
         figures = evaluate_photographs(options.data, bundle, engine, detector)
         if options.json:
-            try:
-                options.json.write_text(json.dumps(figures, indent=1) + "\n")
-            except OSError as error:
-                raise SourceError(f"cannot write {options.json}", got=error) from error
+            write_report(options.json, figures)
     except MetroError as error:
         print(f"evaluate_photographs: {error}", file=sys.stderr)
         return 2

@@ -34,6 +34,14 @@ class Detections:
             raise ConfigError("detections", expected="finite boxes and scores", got="NaN or infinity")
         if not (boxes[:, 2:] > boxes[:, :2]).all():
             raise ConfigError("detections", expected="left < right and top < bottom", got="a box without area")
+        if self.wholes is not None:
+            wholes = np.asarray(self.wholes, np.float32)
+            told = wholes[~np.isnan(wholes).all(axis=-1)] if wholes.shape == boxes.shape else wholes[:0]
+            if wholes.shape != boxes.shape or not (np.isfinite(told).all() and (told[:, 2:] > told[:, :2]).all()):
+                raise ConfigError(
+                    "wholes of detections", expected=f"boxes {boxes.shape} with an area, or NaN", got=f"{wholes.shape}"
+                )
+            object.__setattr__(self, "wholes", wholes)
         object.__setattr__(self, "boxes", boxes)
         object.__setattr__(self, "scores", scores)
 

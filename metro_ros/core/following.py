@@ -39,9 +39,8 @@ class Everyone:
     def __init__(self, sight: Sight, detector: Detector | None = None) -> None:
         self.detector = detector
         self._sight = sight
-        names, least = sight.bundle.skeleton.names, sight.bundle.manifest.least_confidence
-        head = names.index(HEAD) if HEAD in names else None
-        self._tracker = Tracker(sight.bundle.extent_m, head, SURE * least if least else math.inf)
+        names = sight.bundle.skeleton.names
+        self._tracker = Tracker(sight.bundle.extent_m, names.index(HEAD) if HEAD in names else None)
         self.reset()
 
     def reset(self) -> None:
@@ -65,6 +64,7 @@ class Everyone:
         """
         self._begin(stamp)
         tracker, padding = self._tracker, self._sight.padding(config)
+        tracker.sure = SURE * self._sight.least_confidence(config) or math.inf
         every = [[possible_box(crop, image, config) for crop in crops] for crops in tracker.crops(padding)]
         every = [crops for crops in every if is_visible(crops[0], image, config)]
         looks = yield from self._surest(image, camera, every, config)

@@ -92,6 +92,12 @@ class Sight:
             looks.append(self._place(image, body, box, camera, self.padding(config)))
         return looks
 
+    def least_confidence(self, config: EstimatorConfig) -> float:
+        """Of all joints in the mean, 0..1, under which what is seen is nobody; 0 for a model that does not know."""
+        if not self.knows:
+            return 0.0
+        return self.bundle.manifest.least_confidence if config.min_confidence is None else config.min_confidence
+
     def is_nobody(
         self, look: Look, image: npt.NDArray[np.uint8], config: EstimatorConfig, followed: bool = False
     ) -> bool:
@@ -99,7 +105,7 @@ class Sight:
 
         followed: whether it was believed before; then a little less confidence will do.
         """
-        least = self.bundle.manifest.least_confidence if config.min_confidence is None else config.min_confidence
+        least = self.least_confidence(config)
         return (
             look.body.score < config.min_score
             or look.body.score <= 0

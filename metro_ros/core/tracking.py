@@ -43,10 +43,11 @@ class Tracker:
     """
 
     def __init__(self, extent_m: float, head: int | None = None, sure: float = math.inf) -> None:
-        """extent_m: of the template; head: which joint is in the head, where there is one; sure: confidence from which
-        on, as the mean of all joints, somebody is seen without a doubt."""
+        """extent_m: of the template; head: which joint is in the head, where there is one; sure: confidence, 0..1, from
+        which on, as the mean of all joints, somebody is seen without a doubt; infinite where none is known."""
         self.tracks: list[Track] = []
-        self._extent_m, self._head, self._sure = extent_m, head, sure
+        self.sure = sure
+        self._extent_m, self._head = extent_m, head
         self._now_s = 0.0
         self._mingling = Mingling()
 
@@ -67,7 +68,7 @@ class Tracker:
         followed = np.array([track.bounds for track in self.tracks if track.was_seen]).reshape(-1, 4)
         shared = _shared(np.array([box.bounds() for box in crops]).reshape(-1, 4), followed)
         return [
-            [crop, track.same_crop()] if track.sure < self._sure < math.inf else [crop]
+            [crop, track.same_crop()] if track.sure < self.sure < math.inf else [crop]
             for track, crop, others in zip(self.tracks, crops, shared, strict=True)
             if track.was_seen or not others.any()
         ]
@@ -153,7 +154,7 @@ class Tracker:
         if not detector_asked:
             return True
         track.detections += track.detected
-        sure = track.look.body.sure >= self._sure
+        sure = track.look.body.sure >= self.sure
         calm = track.calm >= config.birth_looks or config.birth_looks == 1  # a single image has no more looks
         track.confirmed |= calm and (sure or track.detections >= config.birth_looks)
         if track.detected or sure:

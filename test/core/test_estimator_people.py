@@ -13,7 +13,7 @@ from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import Camera
 from metro_ros.core.detect import Detections, no_detections
 from metro_ros.core.engines import Engine, open_engine
-from metro_ros.core.errors import EngineError
+from metro_ros.core.errors import ConfigError, EngineError
 from metro_ros.core.estimator import Estimator, EstimatorConfig, Person, Request, estimate_together
 from metro_ros.core.following import SCALES
 from metro_ros.core.look import Look, Sight
@@ -178,6 +178,29 @@ def test_a_model_that_knows_how_sure_it_is_looks_at_who_is_new_in_several_crops(
     assert len(estimator(image, CAMERA, 0.0, boxes)) == 2 and engine.calls[0] == 2, "in a stream, one in turn"
     engine.calls.clear()
     assert len(estimator(image, CAMERA, 0.1, boxes)) == 2 and engine.calls == [2], "who is followed takes one"
+
+
+def test_doubt_begins_by_the_least_confidence_that_is_set(calibrated_bundle: Bundle) -> None:
+    """All are seen with a confidence of a half."""
+    for least, crops in ((None, 1), (0.2, 1), (0.4, 2)):
+        engine = Asked(open_engine(calibrated_bundle, "onnxruntime", threads=1))
+        config = EstimatorConfig(min_confidence=least)
+        estimator = Estimator(calibrated_bundle, engine, config)  # type: ignore[arg-type]
+        assert len(estimator(scene((120, 100)), CAMERA, 0.0, boxes_of((120, 100)))) == 1
+        engine.calls.clear()
+        assert len(estimator(scene((120, 100)), CAMERA, 0.1)) == 1
+        assert engine.calls == [crops]
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [(0, 0, 5), (0, 0, 5, np.nan), (0, 0, np.inf, 5), (5, 0, 5, 9)],
+    ids=["shape", "partly", "infinite", "empty"],
+)
+def test_a_guess_of_the_whole_that_is_no_box_is_refused(whole: tuple[float, ...]) -> None:
+    boxes = boxes_of((120, 100))
+    with pytest.raises(ConfigError, match="wholes of detections"):
+        Detections(boxes.boxes, boxes.scores, np.array([whole], np.float32))
 
 
 def test_rather_than_nobody_an_image_that_no_other_follows_is_looked_at_again(calibrated_bundle: Bundle) -> None:
