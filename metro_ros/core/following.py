@@ -46,7 +46,7 @@ class Everyone:
     def reset(self) -> None:
         """Forget everyone."""
         self._tracker.tracks.clear()
-        self._turn = 0
+        self._scales = itertools.cycle(SCALES)
         self._now_s = -math.inf
         self._detected_s = -math.inf
 
@@ -65,9 +65,11 @@ class Everyone:
         self._begin(stamp)
         tracker, padding = self._tracker, self._sight.padding(config)
         tracker.sure = SURE * self._sight.least_confidence(config) or math.inf
-        every = [[possible_box(crop, image, config) for crop in crops] for crops in tracker.crops(padding)]
-        every = [crops for crops in every if is_visible(crops[0], image, config)]
-        looks = yield from self._surest(image, camera, every, config)
+        crops = [
+            row for row in tracker.crops(padding) if is_visible(possible_box(row[0], image, config), image, config)
+        ]
+        rows = yield from self._rows(image, camera, crops, config)
+        looks = [self._sight.surest(row, image, config) for row in rows]
         tracker.match([look for look in looks if not self._sight.is_nobody(look, image, config, followed=True)], config)
         detections = self._detections(image, stamp, given, config)
         if detections is not None:
@@ -104,50 +106,40 @@ class Everyone:
     ) -> Steps[None]:
         """The surest look at each detection that no one explains, and one more where the mesh is not where that was.
 
-        alone: no other image follows, which could show more. Then, rather than nobody, it looks at all crops again.
+        alone: no other image follows, which could show more. Then, rather than nobody, it looks on from every crop.
         """
         sight, padding = self._sight, self._sight.padding(config)
         unexplained = self._tracker.explain(detections, image.shape[1], image.shape[0])
         likely = sorted(unexplained, key=lambda index: -detections.scores[index])[: config.max_people]
         several = sight.knows and config.max_passes > 1
-        scales = SCALES if alone else SCALES[self._turn : self._turn + 1]
-        self._turn = (self._turn + 1) % len(SCALES)
-        guesses = [
-            [
-                possible_box(crop, image, config)
-                for crop in _crops(detections, index, padding, scales if several else ())
-            ]
-            for index in likely
-        ]
-        looks = yield from self._surest(image, camera, guesses, config)
+        scales = SCALES if alone else (next(self._scales),)
+        guesses = [_crops(detections, index, padding, scales if several else ()) for index in likely]
+        rows = yield from self._rows(image, camera, guesses, config)
+        looks = [sight.surest(row, image, config) for row in rows]
         again = [index for index, look in enumerate(looks) if look.change >= config.settled and config.max_passes > 1]
-        boxes = [possible_box(looks[index].box, image, config) for index in again]
-        for index, look in zip(again, (yield from sight.look(image, camera, boxes, config)), strict=True):
-            looks[index] = sight.surest([looks[index], look], image, config)
+        more = yield from self._rows(image, camera, [[looks[index].box] for index in again], config)
+        for index, row in zip(again, more, strict=True):
+            looks[index] = sight.surest([looks[index], *row], image, config)
         if alone and several and all(sight.is_nobody(look, image, config) for look in looks):
-            looks = yield from self._surest(image, camera, guesses, config, twice=True)
+            more = yield from self._rows(image, camera, [[look.box for look in row] for row in rows], config)
+            looks = [sight.surest([*row, *after], image, config) for row, after in zip(rows, more, strict=True)]
         people = [(look, index) for look, index in zip(looks, likely, strict=True)]
         people = [person for person in people if not sight.is_nobody(person[0], image, config)]
         new = self._tracker.match([look for look, _ in people], config, detected=True)
         for look, index in sorted((people[number] for number in new), key=lambda person: -person[0].body.sure):
             self._tracker.add(look, float(detections.scores[index]), config)
 
-    def _surest(
+    def _rows(
         self,
         image: npt.NDArray[np.uint8],
         camera: Camera,
         crops: Sequence[Sequence[Box]],
         config: EstimatorConfig,
-        twice: bool = False,
-    ) -> Steps[list[Look]]:
-        """The surest look of each row of crops, and of the crops around what those showed if `twice`."""
-        every = yield from self._sight.look(image, camera, [crop for row in crops for crop in row], config)
-        rounds = [iter(every)]
-        if twice:
-            boxes = [possible_box(look.box, image, config) for look in every]
-            rounds.append(iter((yield from self._sight.look(image, camera, boxes, config))))
-        rows = [[look for looks in rounds for look in itertools.islice(looks, len(row))] for row in crops]
-        return [self._sight.surest(row, image, config) for row in rows]
+    ) -> Steps[list[list[Look]]]:
+        """Looks at rows of crops, each brought to a possible size; one pause for all of them."""
+        boxes = [possible_box(crop, image, config) for row in crops for crop in row]
+        looks = iter((yield from self._sight.look(image, camera, boxes, config)))
+        return [list(itertools.islice(looks, len(row))) for row in crops]
 
 
 def _crops(detections: Detections, index: int, padding: float, scales: Sequence[float]) -> list[Box]:

@@ -4,6 +4,7 @@ It was made for one person (see training.pose_detector), and sees no one beside 
 others are the most prominent.
 """
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -27,7 +28,8 @@ FINE = (
     *((left, top, left + 0.375, top + 0.5) for top in (0.0, 0.25, 0.5) for left in (0.0, 0.2, 0.4, 0.625)),
 )
 """Parts of the image that are looked at: left, top, right and bottom, of its width and height."""
-SPREAD = (*COARSE[:1], *FINE[:4], *COARSE[1:2], *FINE[4:9], *COARSE[2:3], *FINE[9:13], *COARSE[3:], *FINE[13:])
+IN_ORDER = (*COARSE[:1], *FINE[:4], *COARSE[1:2], *FINE[4:9], *COARSE[2:3], *FINE[9:13], *COARSE[3:], *FINE[13:])
+"""All of them, the coarse ones spread among the fine."""
 IN_TURN = 2
 """So many of them in a call: all in about as long as who is not detected is followed."""
 CUT = 0.15
@@ -55,7 +57,7 @@ class ProminentPeople:
         path = bundle.part_file(PART)
         if path is None:
             raise BundleError(f"the bundle {bundle.path}", expected=f"a part named {PART}", got="none", remedy=REMEDY)
-        self._path, self._hurried, self._turn = path, hurried, 0
+        self._path, self._hurried, self._in_turn = path, hurried, itertools.cycle(IN_ORDER)
         self.size, self.min_score = _read_details(bundle)
         self.engine, self._session = open_session(path, threads, (self.size, self.size), OUTPUT_NAMES, REMEDY)
         self._check()
@@ -81,11 +83,7 @@ class ProminentPeople:
 
     def _regions(self) -> list[Region]:
         """Those to look at now."""
-        if not self._hurried:
-            return [*COARSE, *FINE]
-        turns = range(self._turn, self._turn + IN_TURN)
-        self._turn = turns.stop % len(SPREAD)
-        return [SPREAD[turn % len(SPREAD)] for turn in turns]
+        return list(itertools.islice(self._in_turn, IN_TURN)) if self._hurried else list(IN_ORDER)
 
     def _look(self, image: npt.NDArray[np.uint8], region: Region) -> list[npt.NDArray[np.float32]]:
         """Boxes (K, 4), scores (K,) and heads (K, 2) of those anchors in one region that count, px of the image."""

@@ -13,7 +13,7 @@ from metro_ros.core.bundle import Bundle, add_part
 from metro_ros.core.detectors import open_detector
 from metro_ros.core.detectors.built_in import BuiltIn
 from metro_ros.core.errors import BundleError, EngineError, ImageError
-from metro_ros.core.prominent import COARSE, FINE, IN_TURN, SPREAD, ProminentPeople
+from metro_ros.core.prominent import COARSE, FINE, IN_ORDER, IN_TURN, ProminentPeople
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +76,10 @@ def test_two_people_are_told_apart_in_parts_of_the_image(people: ProminentPeople
 def test_in_a_hurry_parts_take_their_turns(bundle: Bundle) -> None:
     hurried = ProminentPeople(bundle, threads=1, hurried=True)
     image = _image(640, 480, (20, 100, 80, 200))  # in the whole image, in its left part, and at the left edge
-    asked = [region for _ in range(len(SPREAD) // IN_TURN) for region in hurried._regions()]
+    asked = [region for _ in range(len(IN_ORDER) // IN_TURN) for region in hurried._regions()]
     assert sorted(asked) == sorted([*COARSE, *FINE]), "all in one round"
     assert max(np.diff([asked.index(region) for region in COARSE])) <= 6, "the coarse ones spread"
-    found = [len(hurried.find(image).heads) for _ in range(2 * len(SPREAD) // IN_TURN)]
+    found = [len(hurried.find(image).heads) for _ in range(2 * len(IN_ORDER) // IN_TURN)]
     assert max(found) == 1 and min(found) == 0 and found[: len(found) // 2].count(1) >= 3
 
 
