@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from metro_ros.core.errors import MetroError
 from training.normalize import Normalize
+from training.rounding import round_channels
 
 OPSET = 18
 """17 brought LayerNormalization; 18 is what torch's exporter writes without a conversion."""
@@ -36,6 +37,8 @@ LEAST_ROUNDED = 20_000
 """Numbers; in smaller constants it would save little, and among them are those that speak in metres."""
 _HALVED = ".half"
 """Behind the names of constants that are stored in float16."""
+_PACKED, _UNPACKED, _SCALE = ".packed", ".unpacked", ".scale"
+"""Behind the names of kernels that are stored as whole numbers, of those as float32, and of what they are times."""
 
 
 class ExportError(MetroError):
@@ -147,6 +150,36 @@ def halve_weights(model: bytes, least: int = 1024, rounded: bool = False) -> byt
     return graph.SerializeToString()
 
 
+def pack_weights(model: bytes, bits: int, least: int = 64) -> bytes:
+    """The same graph with the kernels of convolutions stored as whole numbers of `bits` bits, times a number a channel.
+
+    Other constants of `least` numbers or more become float16. Engines undo it once, when they load the file.
+    """
+    graph = onnx.load_from_string(halve_weights(model, least))
+    kernels = {node.input[1] for node in graph.graph.node if node.op_type == "Conv"}
+    nodes, kept = [], []
+    source = {
+        tensor.name: tensor for tensor in onnx.load_from_string(model).graph.initializer if tensor.name in kernels
+    }
+    for tensor in graph.graph.initializer:
+        name = tensor.name.removesuffix(_HALVED)
+        if name not in source:
+            kept.append(tensor)
+            continue
+        numbers, scale = round_channels(torch.from_numpy(numpy_helper.to_array(source[name]).copy()), bits)
+        kept += [
+            numpy_helper.from_array(values.numpy(), name + suffix)
+            for values, suffix in ((numbers, _PACKED), (scale, _SCALE))
+        ]
+        cast = onnx.helper.make_node("Cast", [name + _PACKED], [name + _UNPACKED], to=onnx.TensorProto.FLOAT)
+        nodes += [cast, onnx.helper.make_node("Mul", [*cast.output, name + _SCALE], [name])]
+    others = [node for node in graph.graph.node if node.op_type != "Cast" or node.output[0] not in source]
+    del graph.graph.initializer[:], graph.graph.node[:], graph.graph.value_info[:]
+    graph.graph.initializer.extend(kept)
+    graph.graph.node.extend([*nodes, *others])
+    return graph.SerializeToString()
+
+
 def _bits(shape: tuple[int, ...]) -> int | None:
     """Of the mantissa that are kept of a constant, None for all. Layers are as wide as a multiple of 32; what leads
     from block to block, and to the mesh, has columns that speak in metres, and is not."""
@@ -183,13 +216,20 @@ def borrow_weights(model: bytes, lender: bytes, file: str) -> bytes:
 
 
 def read_model(path: str | Path) -> onnx.ModelProto:
-    """A file's graph with what `halve_weights` stored in float16 as float32 constants by their old names."""
+    """A file's graph with what `halve_weights` and `pack_weights` stored otherwise as float32, by their old names."""
     model = onnx.load(path)
     halved = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(_HALVED)}
     for tensor in halved.values():
         values = numpy_helper.to_array(tensor).astype(np.float32)
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name.removesuffix(_HALVED)))
-    kept = [node for node in model.graph.node if node.op_type != "Cast" or not node.input[0].endswith(_HALVED)]
+    scales = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(_SCALE)}
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith(_PACKED):
+            name = tensor.name.removesuffix(_PACKED)
+            values = numpy_helper.to_array(tensor) * numpy_helper.to_array(scales[name + _SCALE])
+            tensor.CopyFrom(numpy_helper.from_array(values, name))
+    stored = (_HALVED, _PACKED, _UNPACKED, _SCALE)
+    kept = [node for node in model.graph.node if not any(name.endswith(stored) for name in node.input)]
     del model.graph.node[:]
     model.graph.node.extend(kept)
     return model

@@ -1,4 +1,4 @@
-"""The finder's training on a device: its targets and changes are those of single frames, from source to checkpoint."""
+"""The finder's training on a device: its changes are those of single frames, from source to checkpoint."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ from write_fixtures import write_default
 from training.finder.__main__ import main
 from training.finder.augment import AugmentConfig
 from training.finder.device_augment import augment_batch
-from training.finder.device_targets import make_batch_targets
+from training.finder.loss import People, finder_loss
+from training.finder.network import Answers, FinderConfig, FinderNet
 from training.finder.stream import PEOPLE, FrameRows, lay_out
-from training.finder.targets import make_targets
 from training.finder.train import LAST, load_finder
 from training.synth.frames import Frame
 
@@ -43,25 +43,6 @@ def _random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     centre, half = rng.uniform(0, [WIDTH, HEIGHT], (count, 2)), np.exp(rng.uniform(0, np.log(60), (count, 2))) / 2
     corners = np.concatenate([centre - half, centre + half], axis=1)
     return corners.clip(0, [WIDTH, HEIGHT, WIDTH, HEIGHT]).astype(np.float32)
-
-
-def test_targets_of_a_batch_are_those_of_each_image() -> None:
-    rng = np.random.default_rng(0)
-    count = 200
-    boxes, present = np.zeros((count, PEOPLE, 4), np.float32), np.zeros((count, PEOPLE), bool)
-    ignored = np.zeros((count, PEOPLE), bool)
-    wanted = []
-    for image in range(count):
-        places = np.flatnonzero(rng.random(PEOPLE) < rng.random())
-        boxes[image, places], present[image, places] = _random_boxes(rng, len(places)), True
-        ignored[image, places] = rng.random(len(places)) < 0.3
-        wanted.append(make_targets(boxes[image, places], ignored[image, places], WIDTH, HEIGHT))
-    ignored[~present] = True  # says nothing of who is not there
-    got = make_batch_targets(*(torch.from_numpy(a) for a in (boxes, present, ignored)), WIDTH, HEIGHT)
-    assert ignored[present].any() and sum((target.heat == 1).any() for target in wanted) > 50
-    for name, maps in got._asdict().items():
-        assert maps.dtype == torch.float32
-        np.testing.assert_allclose(maps, np.stack([getattr(target, name) for target in wanted]), atol=1e-5, rtol=1e-5)
 
 
 def test_rows_hold_letterboxed_frames_and_the_nearest_people() -> None:
@@ -163,20 +144,22 @@ def test_the_same_seed_gives_the_same_examples() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_a_gpu_makes_the_same_targets_and_keeps_everything_to_itself() -> None:
+def test_a_gpu_has_the_same_loss_and_keeps_everything_to_itself() -> None:
     rows = {name: field.cuda() for name, field in _rows([_frame((10, 8, 30, 40)), _frame((40, 8, 60, 50))] * 4).items()}
     examples = augment_batch(rows, torch.Generator("cuda").manual_seed(0), AugmentConfig())
-    boxes, present, ignored = examples.boxes, examples.present, examples.ignored
+    people = People(examples.boxes, examples.present & ~examples.ignored, examples.ignored)
+    with torch.no_grad():
+        answers = FinderNet(FinderConfig(WIDTH, HEIGHT, stem=4, blocks=(1, 1, 1)))(examples.images.cpu())
+        there = Answers(*(values.cuda() for values in answers))
     torch.cuda.set_sync_debug_mode("error")
     try:
         examples = augment_batch(rows, torch.Generator("cuda").manual_seed(1), AugmentConfig())
-        targets = make_batch_targets(boxes, present, ignored, WIDTH, HEIGHT)
+        loss = finder_loss(there, people, WIDTH, HEIGHT)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(part.is_cuda for part in examples)
-    wanted = make_batch_targets(boxes.cpu(), present.cpu(), ignored.cpu(), WIDTH, HEIGHT)
-    for got, expected in zip(targets, wanted, strict=True):
-        torch.testing.assert_close(got.cpu(), expected, atol=1e-4, rtol=1e-4)
+    here = finder_loss(answers, People(*(values.cpu() for values in people)), WIDTH, HEIGHT)
+    torch.testing.assert_close(loss.cpu(), here, atol=1e-4, rtol=1e-4)
     same = augment_batch(rows, torch.Generator("cuda").manual_seed(0), NOTHING)
     assert torch.equal(same.images, rows["image"])
 
@@ -206,8 +189,7 @@ def test_a_run_on_frames_drawn_meanwhile_ends_and_goes_on(device: str, fixtures:
     after = load_finder(tmp_path / "run" / LAST).state_dict()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3] and all(16 <= line["frames"] <= 32 for line in lines)
-    assert int(after["stem.1.num_batches_tracked"]) == 3
-    assert not torch.equal(before["head.weight"], after["head.weight"])
+    assert not torch.equal(before["stem.conv.weight"], after["stem.conv.weight"])
 
 
 @pytest.mark.parametrize(
@@ -219,6 +201,7 @@ def test_a_run_on_frames_drawn_meanwhile_ends_and_goes_on(device: str, fixtures:
         (["--motions", "a", "--workers", "0"], "workers: expected 1 or more, got 0"),
         (["--motions", "a", "--batch", "64", "--pool", "63"], "pool: expected 64 or more, got 63"),
         (["--motions", "a", "--batch", "1"], "batch: expected 2 or more"),
+        (["--motions", "a", "--photographs", "b"], "--photographs: expected --start-from too"),
         (["--motions", "no_such.npz", "--pool", "64"], "no_such.npz"),
     ],
 )

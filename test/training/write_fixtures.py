@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 
@@ -20,8 +21,10 @@ from dataset_fixtures import write_freihand, write_metro_tsv, write_threedpw
 from model_fixtures import BODY_PARENTS, hand_fields, model_fields, published, write_sampling
 from stand_in_hand import make_hand, make_hand_mesh
 from tflite_file import write_pose_network, write_tflite
+from yolox_file import write_yolox
 
 from training.blazepose import BlazePose
+from training.finder.network import FinderNet
 from training.hrnet import HRNet
 from training.mesh_files import save_mesh_spec
 from training.pose_detector import PoseDetector, file_order
@@ -29,7 +32,7 @@ from training.shrink import TINY_WIDTH
 
 
 def write_default(folder: Path) -> None:
-    """motions.npz, thin networks as MediaPipe's modules have them, and a cache with stand-ins for Anny's."""
+    """motions.npz, networks as MediaPipe's modules and YOLOX have them, and a cache with stand-ins for Anny's."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     bank = make_bank()
@@ -49,6 +52,10 @@ def write_default(folder: Path) -> None:
         path = folder / f"{name}.tflite"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content)
+    (folder / "yolox_nano.onnx").write_bytes(write_yolox(FinderNet()))
+    (folder / "photographs").mkdir(exist_ok=True)
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    cv2.imwrite(str(folder / "photographs" / "noise.png"), noise)
 
 
 def write_hand(folder: Path) -> None:

@@ -50,8 +50,8 @@ class FrameRows:
     motions: Path
     exclude: str = ""
     cache: Path | None = None
-    width: int = 288
-    height: int = 224
+    width: int = 416
+    height: int = 416
     seed: int = 0
     first: int = 0
     chunk: int = 16

@@ -1,5 +1,6 @@
 """Training the finder: a plain loop that ends by the clock or by its steps, and goes on where it was killed.
 
+Its weights are rounded in every step as they will be when stored, so that it learns to bear it.
 On a GPU the loop never waits for a step: the loss stays there, and is looked at every so many steps.
 """
 
@@ -20,9 +21,11 @@ from tqdm import tqdm
 
 from metro_ros.core.errors import ConfigError
 from training.averaging import move_averages
-from training.finder.loss import TargetBatch, finder_loss
+from training.finder.loss import People, finder_loss, forgetting
 from training.finder.network import FinderConfig, FinderNet
+from training.finder.photographs import Photographs
 from training.precision import Precision, is_rounded
+from training.rounding import rounded_weights
 from training.schedule import Length
 from training.tensor_file import load_tree, non_finite, save_tree
 
@@ -36,8 +39,8 @@ class Feed(Protocol):
     def __len__(self) -> int:
         """Frames at hand."""
 
-    def batch(self, step: int, share: float) -> tuple[Tensor, TargetBatch]:
-        """Images (N, H, W, 3) uint8 RGB and the maps wanted, for `step` at `share` of the whole of training."""
+    def batch(self, step: int) -> tuple[Tensor, People]:
+        """Images (N, H, W, 3) uint8 RGB and who is in them, for `step`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +52,19 @@ class FinderTraining:
         learning_rate: of AdamW after `warm_up_steps`; it falls to nothing along half a cosine of the time.
         ema_decay: of the moving average of weights that is kept.
         clip: largest norm of the gradient.
-        early_share, early_size: so much of the time, images of that width and height take less than half of it a step.
+        remembering: weight of what `Trainer.remember` adds to the loss.
         refresh_steps: how often new shards are looked for.
         check_steps: how often a loss on a GPU is looked at; on a CPU every one is.
         report_s, save_s: seconds between two lines of metrics, and between two savings.
     """
 
     batch: int = 16
-    learning_rate: float = 2e-3
-    weight_decay: float = 1e-3
-    warm_up_steps: int = 100
-    ema_decay: float = 0.998
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.0
+    warm_up_steps: int = 200
+    ema_decay: float = 0.999
     clip: float = 10.0
-    early_share: float = 0.6
-    early_size: tuple[int, int] = (192, 160)
+    remembering: float = 2.0
     refresh_steps: int = 200
     check_steps: int = 50
     report_s: float = 20.0
@@ -89,15 +91,27 @@ class Trainer:
         )
         self.rounded = is_rounded(precision, self.device.type)
         self.step, self.seconds = 0, 0.0
+        self._photographs: Photographs | None = None
+        self._before: FinderNet | None = None
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
+
+    def begin_with(self, net: FinderNet) -> None:
+        """Set all weights to those of another network of the same size."""
+        for started in (self.net, self.average):
+            started.load_state_dict(net.state_dict())
+
+    def remember(self, before: FinderNet, photographs: Photographs) -> None:
+        """From now on answer to photographs as `before` does, which is kept as it is."""
+        self._before = copy.deepcopy(before).to(self.device).eval().requires_grad_(False)
+        self._photographs = photographs
 
     @property
     def check_steps(self) -> int:
         """How many steps may be made before the loss is looked at."""
         return self.config.check_steps if self.device.type == "cuda" else 1
 
-    def learn(self, images: Tensor, targets: TargetBatch, share: float) -> Tensor:
+    def learn(self, images: Tensor, people: People, share: float) -> Tensor:
         """One step at `share` of the whole of training, on a batch that lies on the device; the loss (), there.
 
         Raises ConfigError, on the CPU alone, when the loss is not finite; on a GPU, whoever looks at it finds out.
@@ -107,13 +121,18 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * min(1.0, (self.step + 1) / max(config.warm_up_steps, 1))
         self.net.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded):
-            maps = self.net(images)
-        loss = finder_loss(maps, targets)
-        if self.device.type == "cpu":
-            self.check(loss)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        with rounded_weights(self.net):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded):
+                loss = finder_loss(self.net(images), people, images.shape[2], images.shape[1])
+                if self._photographs is not None and self._before is not None:
+                    seen = self._photographs.batch(self.step)
+                    with torch.no_grad():
+                        before = self._before(seen)
+                    loss = loss + config.remembering * forgetting(self.net(seen), before)
+            if self.device.type == "cpu":
+                self.check(loss)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), config.clip)
         self.optimizer.step()
         self._follow()
@@ -180,7 +199,7 @@ def run(trainer: Trainer, feed: Feed, out: Path, length: Length) -> None:
     smooth: Tensor | None = None
     with tqdm(total=100, desc="finder", unit="%", bar_format="{l_bar}{bar}| {elapsed}{postfix}", disable=None) as bar:
         while (share := length.share(trainer.step, trainer.seconds)) < 1:
-            loss = trainer.learn(*feed.batch(trainer.step, share), share)
+            loss = trainer.learn(*feed.batch(trainer.step), share)
             # One that is not finite stays in the mean, so that none is missed between two looks.
             smooth = loss if smooth is None else torch.lerp(smooth, loss, 0.02)
             now = time.monotonic()

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The default model from a motion file and MediaPipe's networks, on two CPU cores in three hours; killed, the same command
+# The default model from a motion file and published networks, on two CPU cores in three hours; killed, the same command
 # goes on.
 #
-#   training/recipes/default.sh MOTIONS.npz MODULES [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
+#   training/recipes/default.sh MOTIONS.npz MODULES YOLOX.onnx [RUN_FOLDER]      the bundle is RUN_FOLDER/bundle
 #   training/recipes/default.sh --smoke [RUN_FOLDER]      every step on a made-up body, in less than a minute
 #
 # POOL_WORKERS=N is for a machine with a GPU: N processes draw crops for as long as it trains, another N / 3 draw frames
@@ -10,7 +10,8 @@
 # CUDA graph there; killed, this part begins anew.
 #
 # MODULES is mediapipe/modules of `pip download --no-deps mediapipe==0.10.21`; the wheel is a zip file. Its pose network
-# and its pose detector have seen photographs, which no synthetic image makes up for.
+# and its pose detector have seen photographs, which no synthetic image makes up for. So has YOLOX.onnx, the yolox_nano.onnx
+# of YOLOX's releases; PHOTOGRAPHS=DIR is a folder of images, labels or not, on which it shall forget nothing.
 #
 # FROM_BUNDLE=DIR begins with the weights of a bundle instead, e.g. metro_ros/models/default. The shipped tokens have
 # learned for four and a half hours behind a smaller backbone before they were given this one; see docs/models/default.md.
@@ -18,19 +19,20 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 unseen=02_09,01_04,03_02  # recordings to validate on; 02_05 is the demo's
-excluded=02_05,$unseen workers=${POOL_WORKERS:-} pool=(--pool "${POOL:-400000}") frame_pool=(--batch 64) batch=256
+excluded=02_05,$unseen workers=${POOL_WORKERS:-} pool=(--pool "${POOL:-400000}") frame_pool=(--batch 96) batch=256
 processes=2 crops=64000 shard=500 validated=500 calibrated=2500 followed=2000 clips=12 frames=120
-painted=10000 finder=(--minutes "${FINDER_MINUTES:-40}")
+painted=12000 finder=(--minutes "${FINDER_MINUTES:-40}")
 first=(--minutes "${FIRST_MINUTES:-20}") all=(--minutes "${ALL_MINUTES:-80}") small=() cache=()
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
   motions=$run/fixtures/motions.npz modules=$run/fixtures cache=(--cache "$run/fixtures") thin=(--width 0.125)
+  yolox=$run/fixtures/yolox_nano.onnx PHOTOGRAPHS=$run/fixtures/photographs
   unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 followed=4 clips=1 frames=4 painted=8 finder=(--steps 2)
   first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
   pool=(--pool 16 --pool-wait 8) frame_pool=(--batch 4 --pool 8 --wait 4 --rooms 2) batch=4
 else
-  motions=${1:?MOTIONS.npz or --smoke} modules=${2:?MODULES} run=${3:-runs/default} thin=()
+  motions=${1:?MOTIONS.npz or --smoke} modules=${2:?MODULES} yolox=${3:?YOLOX.onnx} run=${4:-runs/default} thin=()
 fi
 pose=$modules/pose_landmark/pose_landmark_full.tflite detector=$modules/pose_detection/pose_detection.tflite
 
@@ -40,6 +42,7 @@ export MALLOC_MMAP_THRESHOLD_=4000000000 MALLOC_TRIM_THRESHOLD_=8000000000
 synth() { python -m training.synth --motions "$motions" "${cache[@]}" "$@"; }
 data=(--data "shards:$run/crops") resume=(--resume)
 train() { python -m training.train --motions "$motions" "${cache[@]}" "${data[@]}" "${resume[@]}" "${small[@]}" "$@"; }
+finder+=(--start-from "$yolox" ${PHOTOGRAPHS:+--photographs "$PHOTOGRAPHS"})
 finder() { python -m training.finder --out "$run/finder" "${finder[@]}" --resume "$@"; }
 
 # 1. Crops: seen several times each, turned, scaled and recoloured anew.
@@ -97,7 +100,7 @@ synth --crops "$followed" --followed --seed 6 --only "$unseen" --unseen-people -
 python -m training.calibrate --checkpoint "$run/all/last.safetensors" --data "shards:$run/calibration" \
   --data "shards:$run/followed" --out "$run/calibrated.safetensors"
 
-# 5. Who is in a whole image: a network of its own, on frames of its own, and MediaPipe's.
+# 5. Who is in a whole image: YOLOX's network, taught on painted frames, and MediaPipe's as it is.
 frames() { python -m training.finder.frames --motions "$motions" "${cache[@]}" --shard-size "$shard" "$@"; }
 frames --count $((painted / 20 + shard)) --seed 3 --only "$unseen" --unseen-people --out "$run/frames_validation"
 if [ -z "$workers" ]; then
@@ -109,7 +112,7 @@ fi
 python -m training.export --checkpoint "$run/calibrated.safetensors" --output "$run/bundle" \
   --info training/recipes/default.json --attention --compact
 python -m training.finder.export --checkpoint "$run/finder/last.safetensors" --bundle "$run/bundle" \
-  --validation "$run/frames_validation"
+  --validation "$run/frames_validation" --score 0.3  # whoever is unlikely is looked at all the same
 python -m training.pose_detector --weights "$detector" --bundle "$run/bundle" "${thin[@]}"
 clips() { synth --frames "$frames" --only "$excluded" "$@"; }
 measure() {
