@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ from metro_ros.core.camera import Camera
 from metro_ros.core.crop import Box, box_around
 from metro_ros.core.detect import Detections, Detector
 from metro_ros.core.estimator_config import EstimatorConfig
-from metro_ros.core.look import Look, Sight, is_visible, possible_box
+from metro_ros.core.look import LIKELY, Look, Sight, is_visible, possible_box
 from metro_ros.core.track import Track
 from metro_ros.core.tracking import Tracker
 
@@ -23,6 +23,8 @@ SCALES = (1.0, 0.75, 1.33)
 no other image follows; in a stream, one each time the detector is asked, in turn."""
 SURE = 1.75
 """Confidence that leaves no doubt that somebody is there, in the model's least."""
+CUT = 0.03
+"""Of a box's longer side: who ends so near to the image's edge is taken to go on beyond it."""
 HEAD = "Head"
 """The joint that no two people share."""
 
@@ -65,12 +67,18 @@ class Everyone:
         self._begin(stamp)
         tracker, padding = self._tracker, self._sight.padding(config)
         tracker.sure = SURE * self._sight.least_confidence(config) or math.inf
-        crops = [
-            row for row in tracker.crops(padding) if is_visible(possible_box(row[0], image, config), image, config)
+        followed = [
+            (track, row)
+            for track, row in tracker.crops(padding)
+            if is_visible(possible_box(row[0], image, config), image, config)
         ]
-        rows = yield from self._rows(image, camera, crops, config)
-        looks = [self._sight.surest(row, image, config) for row in rows]
-        tracker.match([look for look in looks if not self._sight.is_nobody(look, image, config, followed=True)], config)
+        rows = yield from self._rows(image, camera, [row for _, row in followed], config)
+        looks = []
+        for (track, _), row in zip(followed, rows, strict=True):
+            look = self._sight.surest(row, image, config, track.proof)
+            if not self._sight.is_nobody(look, image, config, followed=True, proof=track.proof):
+                looks.append(look)
+        tracker.match(looks, config)
         detections = self._detections(image, stamp, given, config)
         if detections is not None:
             yield from self._look_at_who_is_new(image, camera, detections, config, alone=stamp is None)
@@ -106,28 +114,48 @@ class Everyone:
     ) -> Steps[None]:
         """The surest look at each detection that no one explains, and one more where the mesh is not where that was.
 
-        alone: no other image follows, which could show more. Then, rather than nobody, it looks on from every crop.
+        alone: no other image follows, which could show more. Then meshes are to fit the boxes, and rather than nobody,
+        it looks on from every crop.
         """
         sight, padding = self._sight, self._sight.padding(config)
-        unexplained = self._tracker.explain(detections, image.shape[1], image.shape[0])
+        evidence = detections.scores
+        if not alone:  # who is seen whole can be seen better by and by
+            evidence = np.where(_cut(detections.boxes, image), evidence, evidence.clip(max=LIKELY))
+        unexplained = self._tracker.explain(detections, evidence, image.shape[1], image.shape[0])
         likely = sorted(unexplained, key=lambda index: -detections.scores[index])[: config.max_people]
         several = sight.knows and config.max_passes > 1
         scales = SCALES if alone else (next(self._scales),)
         guesses = [_crops(detections, index, padding, scales if several else ()) for index in likely]
         rows = yield from self._rows(image, camera, guesses, config)
-        looks = [sight.surest(row, image, config) for row in rows]
+        proofs = [float(evidence[index]) for index in likely]
+        boxes = [detections.boxes[index] if alone else None for index in likely]
+
+        def surest(rows: Iterable[Sequence[Look]]) -> list[Look]:
+            each = zip(rows, proofs, boxes, strict=True)
+            return [sight.surest(row, image, config, proof, box) for row, proof, box in each]
+
+        looks = surest(rows)
         again = [index for index, look in enumerate(looks) if look.change >= config.settled and config.max_passes > 1]
         more = yield from self._rows(image, camera, [[looks[index].box] for index in again], config)
-        for index, row in zip(again, more, strict=True):
-            looks[index] = sight.surest([looks[index], *row], image, config)
-        if alone and several and all(sight.is_nobody(look, image, config) for look in looks):
+        twice = dict(zip(again, more, strict=True))
+        looks = surest([[look, *twice.get(index, ())] for index, look in enumerate(looks)])
+        people = self._people(looks, proofs, image, config)
+        if alone and several and not any(people):
             more = yield from self._rows(image, camera, [[look.box for look in row] for row in rows], config)
-            looks = [sight.surest([*row, *after], image, config) for row, after in zip(rows, more, strict=True)]
-        people = [(look, index) for look, index in zip(looks, likely, strict=True)]
-        people = [person for person in people if not sight.is_nobody(person[0], image, config)]
-        new = self._tracker.match([look for look, _ in people], config, detected=True)
-        for look, index in sorted((people[number] for number in new), key=lambda person: -person[0].body.sure):
-            self._tracker.add(look, float(detections.scores[index]), config)
+            looks = surest([*row, *after] for row, after in zip(rows, more, strict=True))
+            people = self._people(looks, proofs, image, config)
+        somebody = [number for number, is_somebody in enumerate(people) if is_somebody]
+        new = self._tracker.match([looks[number] for number in somebody], config, detected=True)
+        for number in sorted((somebody[index] for index in new), key=lambda number: -looks[number].body.sure):
+            score = float(detections.scores[likely[number]])
+            self._tracker.add(looks[number], score, config, proofs[number])
+
+    def _people(
+        self, looks: Sequence[Look], proofs: Sequence[float], image: npt.NDArray[np.uint8], config: EstimatorConfig
+    ) -> list[bool]:
+        """Which looks show somebody. proofs: see Sight.is_nobody."""
+        pairs = zip(looks, proofs, strict=True)
+        return [not self._sight.is_nobody(look, image, config, proof=proof) for look, proof in pairs]
 
     def _rows(
         self,
@@ -151,3 +179,11 @@ def _crops(detections: Detections, index: int, padding: float, scales: Sequence[
     if detections.wholes is not None and np.isfinite(detections.wholes[index]).all():
         boxes.append(box_around(detections.wholes[index], padding))
     return [Box(box.cx, box.cy, scale * box.size) for box in boxes for scale in scales]
+
+
+def _cut(boxes: npt.NDArray[np.float32], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Which of boxes (N, 4) end where the image ends: of whom less may be seen than a mesh needs."""
+    margin = CUT * (boxes[:, 2:] - boxes[:, :2]).max(axis=1, initial=0)
+    edges = np.array((image.shape[1], image.shape[0])) - 0.5
+    room = np.concatenate([boxes[:, :2] + 0.5, edges - boxes[:, 2:]], axis=1)
+    return np.asarray((room < margin[:, None]).any(axis=1), np.bool_)

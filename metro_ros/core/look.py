@@ -15,6 +15,7 @@ from metro_ros.core.crop import Box, bounds_of_points, box_around
 from metro_ros.core.engines import Output
 from metro_ros.core.estimator_config import EstimatorConfig
 from metro_ros.core.mirror import mirror_output
+from metro_ros.core.tracking_metrics import box_iou
 
 MIN_EXTENT = 0.02
 """Smallest part of the crop's side that the template fills under a weak-perspective scale that is believed."""
@@ -22,6 +23,12 @@ PLACEMENT_POINTS = 64
 """Placement takes the coarsest level with at least as many vertices: 0.3 ms, and no better with more."""
 FOLLOWED = 0.8
 """Confidence that keeps someone who is followed, in that which a new one needs."""
+LIKELY = 0.7
+"""Above it a detector's proof makes up for confidence, for all of it at 1; below, more confidence is asked for."""
+MOST_DOUBT = 1.4
+"""As much more at most."""
+LEAST_OVERLAP = 0.3
+"""With a detection, so that of looks none of which meets it the surest counts."""
 OUTLINE_POINTS = 1000
 """The outline, which gives the next box, takes the coarsest level with at least as many vertices."""
 
@@ -99,13 +106,21 @@ class Sight:
         return self.bundle.manifest.least_confidence if config.min_confidence is None else config.min_confidence
 
     def is_nobody(
-        self, look: Look, image: npt.NDArray[np.uint8], config: EstimatorConfig, followed: bool = False
+        self,
+        look: Look,
+        image: npt.NDArray[np.uint8],
+        config: EstimatorConfig,
+        followed: bool = False,
+        proof: float = LIKELY,
     ) -> bool:
         """Whether what was seen in the image (H, W, 3) is no person, or none that can be believed.
 
-        followed: whether it was believed before; then a little less confidence will do.
+        followed: whether it was believed before; then a little less confidence will do. proof: how likely a detector
+        says it is, 0..1, that somebody is there; if it is sure, an unsure mesh is better than none, and if it is not,
+        it takes a surer one.
         """
-        least = self.least_confidence(config)
+        doubt = min((1 - proof) / (1 - LIKELY), 1.0 if followed else MOST_DOUBT)
+        least = self.least_confidence(config) * doubt
         return (
             look.body.score < config.min_score
             or look.body.score <= 0
@@ -119,15 +134,29 @@ class Sight:
         """Whether the model says how sure it is of its joints."""
         return self.bundle.manifest.confidence_mm is not None
 
-    def surest(self, looks: Sequence[Look], image: npt.NDArray[np.uint8], config: EstimatorConfig) -> Look:
+    def surest(
+        self,
+        looks: Sequence[Look],
+        image: npt.NDArray[np.uint8],
+        config: EstimatorConfig,
+        proof: float = LIKELY,
+        detected: npt.NDArray[np.float32] | None = None,
+    ) -> Look:
         """Of looks at one person, one after the other: the one whose joints are likeliest right.
 
-        That is less likely the farther the mesh is from where was looked. Of a model that does not know, the last.
+        That is less likely the farther the mesh is from where was looked, and the less it overlaps the box that was
+        detected, (4,) left, top, right, bottom, px. Of a model that does not know, the last. proof: see `is_nobody`.
         """
         if not self.knows:
             return looks[-1]
-        people = [look for look in looks if not self.is_nobody(look, image, config)]
-        return max(people or looks, key=lambda look: look.body.sure * math.exp(-look.change))
+        people = [look for look in looks if not self.is_nobody(look, image, config, proof=proof)]
+        looks = people or looks
+        likely = np.array([look.body.sure * math.exp(-look.change) for look in looks])
+        if detected is not None:
+            edges = np.array((image.shape[1], image.shape[0]) * 2) - 0.5
+            seen = np.array([look.bounds for look in looks]).clip(-0.5, edges)
+            likely *= LEAST_OVERLAP + box_iou(seen, detected[None].clip(-0.5, edges))[:, 0]
+        return looks[int(np.argmax(likely))]
 
     def _place(self, image: npt.NDArray[np.uint8], body: Body, crop: Box, camera: Camera, padding: float) -> Look:
         translation = solve_translation(body.anchors, body.anchors_px, camera)

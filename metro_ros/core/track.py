@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from metro_ros.core.colours import blend
 from metro_ros.core.crop import Box, box_around
-from metro_ros.core.look import Look, change
+from metro_ros.core.look import LIKELY, Look, change
 
 VELOCITY_MEMORY_S = 0.2
 """Velocities are averaged over about so long: monocular depth jumps by some per cent from image to image."""
@@ -45,6 +45,8 @@ class Track:
         """Whether it is to be shown, once it was it stays so"""
         self.detected = True
         """Whether a detection in the image at hand agrees"""
+        self.proof = LIKELY
+        """How much the last detection that agreed proves that somebody is there, see Sight.is_nobody"""
         self.detections = 0
         """Images in which one agreed"""
         self.calm = int(look.change < RESTLESS)

@@ -10,7 +10,7 @@ from metro_ros.core.assignment import assign
 from metro_ros.core.crop import Box
 from metro_ros.core.detect import Detections
 from metro_ros.core.estimator_config import EstimatorConfig
-from metro_ros.core.look import Look
+from metro_ros.core.look import LIKELY, Look
 from metro_ros.core.mingling import Mingling
 from metro_ros.core.track import RESTLESS, Track
 
@@ -58,8 +58,8 @@ class Tracker:
             track.was_seen, track.look, track.detected = track.look is not None, None, False
             track.predict(now_s)
 
-    def crops(self, padding: float) -> list[list[Box]]:
-        """Where to look for everyone; in two crops for whom the last look left in doubt, by its mesh and as it was.
+    def crops(self, padding: float) -> list[tuple[Track, list[Box]]]:
+        """Where to look for whom; in two crops for whom the last look left in doubt, by its mesh and as it was.
 
         Not for the hidden one whose crop holds someone else, whom the network would see: only a detection brings that
         one back. padding: side of the box over the extent of the person.
@@ -68,7 +68,7 @@ class Tracker:
         followed = np.array([track.bounds for track in self.tracks if track.was_seen]).reshape(-1, 4)
         shared = _shared(np.array([box.bounds() for box in crops]).reshape(-1, 4), followed)
         return [
-            [crop, track.same_crop()] if track.sure < self.sure < math.inf else [crop]
+            (track, [crop, track.same_crop()] if track.sure < self.sure < math.inf else [crop])
             for track, crop, others in zip(self.tracks, crops, shared, strict=True)
             if track.was_seen or not others.any()
         ]
@@ -113,8 +113,10 @@ class Tracker:
         taken = {column for _, column in pairs}
         return [index for column, index in enumerate(fresh) if column not in taken]
 
-    def explain(self, detections: Detections, width: int, height: int) -> list[int]:
+    def explain(self, detections: Detections, proofs: npt.NDArray[np.float32], width: int, height: int) -> list[int]:
         """The indices of the detections in an image of that size, px, that no one who was seen explains.
+
+        proofs: (N,), how much each proves whom it explains to be there, see Sight.is_nobody.
 
         One person explains one detection: where two overlap the same one, the other may be a neighbour.
         """
@@ -123,11 +125,14 @@ class Tracker:
         bounds = np.clip(_bounds([track.look for track in seen]), -0.5, edges)
         boxes = np.clip(detections.boxes, -0.5, edges)
         pairs = assign(1 - overlap(bounds, boxes), 1 - EXPLAINED_IOU)
-        for row, _ in pairs:
+        for track in seen:
+            track.proof = LIKELY
+        for row, column in pairs:
             seen[row].detected = True
+            seen[row].proof = float(proofs[column])
         return sorted(set(range(len(detections))) - {column for _, column in pairs})
 
-    def add(self, look: Look, detection_score: float, config: EstimatorConfig) -> None:
+    def add(self, look: Look, detection_score: float, config: EstimatorConfig, proof: float = LIKELY) -> None:
         """Follow someone new, who is confirmed at once if both scores are good and the look has settled.
 
         Who has the head of someone else is no one new, but that person's body seen wrongly.
@@ -135,6 +140,7 @@ class Tracker:
         if any(self._same_head(look, track.look) for track in self.seen() if track.look is not None):
             return
         track = Track(look, self._now_s)
+        track.proof = proof
         calm = track.calm > 0 or config.max_passes == 1  # one look at a loose box is never calm
         track.confirmed = min(look.body.score, detection_score) >= config.birth_score and calm
         self.tracks.append(track)

@@ -1,6 +1,7 @@
 """Several people, by a detector: on the tiny bundle, whose network sees one bright blob in each crop."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_a_guess_of_the_whole_that_is_no_box_is_refused(whole: tuple[float, ...]
 def test_rather_than_nobody_an_image_that_no_other_follows_is_looked_at_again(calibrated_bundle: Bundle) -> None:
     engine = Asked(open_engine(calibrated_bundle, "onnxruntime", threads=1))
     config = EstimatorConfig(min_confidence=0.9)
-    boxes, asked = boxes_of((120, 100)), {}
+    boxes, asked = boxes_of((120, 100), score=0.5), {}
     for stamp in (None, 0.0):
         engine.calls.clear()
         estimator = Estimator(calibrated_bundle, engine, config)  # type: ignore[arg-type]
@@ -243,6 +244,32 @@ def test_the_surest_look_counts_and_less_so_the_farther_it_leads(
     assert sight.surest([wrong, look(0.05, 0.0)], image, config) is wrong, "of nobodies, too"
     assert sight.surest([wrong, look(0.25, 3.0)], image, config).body.sure == 0.25, "somebody before nobody"
     assert Sight(tiny_bundle).surest([calm, wavering], image, config) is wavering, "the last, of one that does not know"
+    beside = calm._replace(bounds=calm.bounds + np.array((80, 0, 80, 0)))
+    for box, chosen in ((beside.bounds, beside), (calm.bounds, calm)):
+        assert sight.surest([wavering._replace(bounds=box + 200), calm, beside], image, config, detected=box) is chosen
+
+
+def test_who_is_certainly_there_is_believed_where_no_image_can_show_more(tmp_path: Path) -> None:
+    """A confidence of 0.27, where 0.4 is the least."""
+    bundle = make_tiny_bundle(tmp_path / "tiny", calibrated=True, least_confidence=0.4)
+    engine = open_engine(bundle, "onnxruntime", threads=1)
+    inside, at_edge = (320, 160), (RADII_M[0] / RADII_M[1] * 80, 160)
+
+    def people(where: tuple[float, float], score: float, *stamps: float | None) -> list[int]:
+        estimator = Estimator(bundle, engine)
+        seen, unseen = boxes_of(where, score=score), no_detections()
+        image = scene(where, brightness=140)
+        return [len(estimator(image, CAMERA, stamp, unseen if n else seen)) for n, stamp in enumerate(stamps)]
+
+    assert people(inside, 0.97, None) == [1] and people(inside, 0.6, None) == [0]
+    assert people(inside, 0.97, 0.0) == [0], "the next image may show more"
+    assert people(at_edge, 0.97, 0.0, 0.05, 0.1) == [1, 1, 0], "of whom the image ends at, none will; while detected"
+    assert people(at_edge, 0.6, 0.0) == [0]
+
+    def seen(score: float) -> int:
+        return len(Estimator(bundle, engine)(scene(inside, brightness=220), CAMERA, 0.0, boxes_of(inside, score=score)))
+
+    assert (seen(0.8), seen(0.4)) == (1, 0), "of a confidence of 0.43, where a detector doubts"
 
 
 def test_a_detection_of_nothing_is_nobody(estimator: Estimator) -> None:

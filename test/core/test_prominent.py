@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from tiny_finder import add_tiny_finder
 from tiny_pose_detector import add_tiny_pose_detector, tiny_pose_detector
 
 from metro_ros.core.bundle import Bundle, add_part
+from metro_ros.core.detect import Detections, no_detections
 from metro_ros.core.detectors import open_detector
-from metro_ros.core.detectors.built_in import BuiltIn
+from metro_ros.core.detectors.built_in import ALONE, BuiltIn
 from metro_ros.core.errors import BundleError, EngineError, ImageError
-from metro_ros.core.prominent import COARSE, FINE, IN_ORDER, IN_TURN, ProminentPeople
+from metro_ros.core.prominent import COARSE, FINE, IN_ORDER, IN_TURN, Prominent, ProminentPeople
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +155,31 @@ def test_whom_both_networks_find_is_found_once(bundle: Bundle) -> None:
     (whole,) = detector.detect(bright).wholes
     np.testing.assert_allclose(whole, np.array([10, 12, 20, 84]) - 0.5, atol=4)  # the pose detector's, down to the feet
     seen = detector.detect(dim)  # below the finder's score
+    assert seen.scores[0] == ALONE < 0.7, "parts of an image mislead"
     assert seen.boxes[0, 3] > 46 and np.isnan(seen.wholes).all()
     detector.close()
+
+
+def test_of_several_heads_in_a_box_the_likeliest_counts() -> None:
+    class Finds(NamedTuple):
+        found: object
+
+        def detect(self, image: np.ndarray) -> object:
+            return self.found
+
+        find = detect
+
+    boxes = np.array([[10, 10, 30, 40], [10, 12, 30, 42], [12, 10, 28, 38]], np.float32)
+    finder = Finds(Detections(boxes[:1], np.array([0.9])))
+    prominent = Finds(
+        Prominent(Detections(boxes[1:], np.array([0.8, 0.6])), np.array([[20, 15], [20, 18]], np.float32))
+    )
+    seen = BuiltIn(finder, prominent).detect(_image(64, 48, (10, 10, 30, 40)))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(seen.wholes, boxes[1:2])
+    assert seen.scores.tolist() == pytest.approx([0.95]), "two networks agree"
+    nobody = Finds(Prominent(no_detections(), boxes[:0, :2]))
+    seen = BuiltIn(finder, nobody).detect(_image(64, 48, (10, 10, 30, 40)))  # type: ignore[arg-type]
+    assert seen.scores.tolist() == pytest.approx([0.9]) and np.isnan(seen.wholes).all()
 
 
 def test_a_bundle_without_a_pose_detector_has_its_finder_alone(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ class World:
             return looks
 
         cropped = []
-        for (crop,) in tracker.crops(1.25):  # it shows whoever is visible nearest to the middle of it
+        for _, (crop,) in tracker.crops(1.25):  # it shows whoever is visible nearest to the middle of it
             middles = {abs(seen_at(*self.walkers[index].at(t)).box.cx - crop.cx): index for index in visible}
             cropped += [middles[off] for off in middles if off == min(middles) and off < crop.size / 2]
         tracker.match(looks_at(self.random.permutation(cropped)), self.config)
@@ -288,9 +288,9 @@ def test_one_person_explains_one_detection() -> None:
     look = seen_at(0.0, 4.0)
     tracker.add(look, 0.9, CONFIG)
     boxes = np.array((look.bounds + 4, look.bounds + 12, look.bounds + 300, look.bounds * (1, 1, 1, 0.6)))
-    assert tracker.explain(Detections(boxes, np.ones(4)), WIDTH, HEIGHT) == [1, 2, 3]
+    assert tracker.explain(Detections(boxes, np.ones(4)), np.ones(4, np.float32), WIDTH, HEIGHT) == [1, 2, 3]
     cut = Detections(look.bounds[None] * (1, 1, 1, 0.6), np.ones(1))  # the legs are out of the image
-    assert tracker.explain(cut, WIDTH, round(look.bounds[3] * 0.6)) == []
+    assert tracker.explain(cut, cut.scores, WIDTH, round(look.bounds[3] * 0.6)) == []
 
 
 def test_the_lowest_scores_are_dropped() -> None:
@@ -365,14 +365,14 @@ def test_who_leaves_a_doubt_is_looked_at_again_in_the_crop_that_moves_along() ->
             tracker.add(look, 0.9, CONFIG)
         tracker.end(CONFIG, True)
     tracker.begin(4 / FPS)
-    ((own, same),) = tracker.crops(1.25)
+    ((_, (own, same)),) = tracker.crops(1.25)
     expected = seen_at(0.5 * 4 / FPS, 4.0).box
     assert (own.cx, own.cy, own.size) == pytest.approx((expected.cx, expected.cy, expected.size), abs=0.5)
     assert (same.cx, same.cy, same.size) == pytest.approx((expected.cx + 9, expected.cy, 1.3 * expected.size), abs=0.5)
     tracker.match([seen_at(0.5 * 4 / FPS, 4.0)], CONFIG)
     tracker.end(CONFIG, True)
     tracker.begin(5 / FPS)
-    assert [len(crops) for crops in tracker.crops(1.25)] == [1], "no doubt any more"
+    assert [len(crops) for _, crops in tracker.crops(1.25)] == [1], "no doubt any more"
 
 
 def test_no_one_new_has_the_head_of_whom_the_image_shows() -> None:

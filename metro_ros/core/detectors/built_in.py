@@ -11,6 +11,10 @@ from metro_ros.core.tracking_metrics import box_iou
 LEAST_IOU = 0.2
 """Of boxes of one person at least: two networks draw them, one of which knows no more than a circle."""
 
+ALONE = 0.5
+"""Score at most of whom the pose detector alone sees: in parts of an image it takes much for a person. Whom the finder
+sees, too, is doubted so much less."""
+
 
 class BuiltIn:
     """Two networks' people; satisfies `metro_ros.core.detect.Detector`. Not for several threads at once.
@@ -29,10 +33,11 @@ class BuiltIn:
         known = _contains(found.boxes, heads) & (box_iou(found.boxes, seen) >= LEAST_IOU)
         new = ~known.any(axis=0)
         wholes = np.full_like(found.boxes, np.nan)
-        for index, other in zip(*np.nonzero(known), strict=True):
-            wholes[index] = others.boxes[other]
+        rows, columns = np.nonzero(known)
+        wholes[rows[::-1]] = others.boxes[columns[::-1]]  # of several the likeliest, which is assigned last
         boxes = np.concatenate([found.boxes, others.boxes[new]])
-        scores = np.concatenate([found.scores, others.scores[new]])
+        agreed = 1 - (1 - found.scores) * np.where(known.any(axis=1), 1 - ALONE, 1)
+        scores = np.concatenate([agreed, others.scores[new].clip(max=ALONE)])
         wholes = np.concatenate([wholes, np.full_like(others.boxes[new], np.nan)])
         order = np.argsort(-scores, kind="stable")
         return Detections(boxes[order], scores[order], wholes[order])
