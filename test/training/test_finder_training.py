@@ -272,19 +272,24 @@ def test_calibrated_scores_are_shares_of_what_is_right(net: FinderNet) -> None:
     assert export.calibrate([all_wrong]) == export.UNCALIBRATED
 
 
-def test_a_score_may_be_chosen(tmp_path: Path, folder: Path, net: FinderNet, capsys: pytest.CaptureFixture) -> None:
-    make_tiny_bundle(tmp_path / "bundle")
-    trainer = Trainer(TINY, FinderTraining(), "fp32")
-    trainer.begin_with(net)
-    trainer.save(tmp_path / LAST)
-    arguments = [
-        "--checkpoint",
-        str(tmp_path / LAST),
-        "--bundle",
-        str(tmp_path / "bundle"),
-        "--validation",
-        str(folder),
-    ]
-    assert export.main([*arguments, "--score", "1.5"]) == 2 and "score: expected above 0" in capsys.readouterr().err
-    assert export.main([*arguments, "--score", "0.07"]) == 0
-    assert load_bundle(tmp_path / "bundle").manifest.parts["finder"].details["score"] == 0.07
+def test_calibration_is_set_in_the_model_and_in_what_was_measured(net: FinderNet) -> None:
+    calibration = export.Calibration(1.5, -0.5)
+    model, images = export.export_onnx(net), export.probe_images(64, 32)
+    with rounded_weights(net):
+        export.check_against_torch(model, export.FinderGraph(net, export.UNCALIBRATED), images)
+        graph = export.FinderGraph(net, calibration)
+        export.check_against_torch(export.set_calibration(model, calibration), graph, images)
+        with pytest.raises(ExportError, match="disagrees"):
+            export.check_against_torch(model, graph, images)
+    found = Found(np.float32([0.8, 0.5]), np.int8([1, 0]), 2, np.float32([1, 1]), np.float32([0.8, 0]))
+    (told,) = export.rescored([found], calibration)
+    np.testing.assert_allclose(told.scores, 1 / (1 + np.exp(0.5 - 1.5 * np.log([4, 1]))), rtol=1e-5)
+    assert told.caught.tolist() == [told.scores[0], 0]
+
+
+def test_a_score_may_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    found = Found(np.float32([0.8, 0.5]), np.int8([1, 0]), 1, np.float32([1]), np.float32([0.8]))
+    assert export.choose([found], None)[0] > 0.5
+    assert export.choose([found], 0.07) == (0.07, {"people": 1, "recall": 1.0, "precision": 0.5})
+    where = ["--checkpoint", str(tmp_path / LAST), "--bundle", str(tmp_path), "--validation", str(tmp_path)]
+    assert export.main([*where, "--score", "1.5"]) == 2 and "score: expected above 0" in capsys.readouterr().err

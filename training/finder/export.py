@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnxruntime
 import torch
 import torch.nn.functional as F
+from onnx import numpy_helper
 from torch import Tensor, nn
 
 from metro_ros.core.bundle import Bundle, add_part, load_bundle
@@ -50,25 +52,41 @@ class FinderGraph(nn.Module):
 
     def __init__(self, net: FinderNet, calibration: Calibration) -> None:
         super().__init__()
-        self.net, self.calibration = net, calibration
+        self.net = net
+        for name, value in calibration._asdict().items():
+            self.register_buffer(name, torch.tensor([value]))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         boxes, scores = decode(self.net(image), MOST)
-        return boxes, (self.calibration.slope * torch.logit(scores, eps=1e-6) + self.calibration.offset).sigmoid()
+        return boxes, calibrated(scores, Calibration(self.slope, self.offset))  # type: ignore[arg-type]
 
 
-def export_onnx(net: FinderNet, calibration: Calibration = UNCALIBRATED) -> bytes:
-    """The network, rounded, and its decoding as a serialised ONNX model, N dynamic.
+def calibrated(scores: Tensor, calibration: Calibration) -> Tensor:
+    """The probabilities that scores stand for."""
+    return (calibration.slope * torch.logit(scores, eps=1e-6) + calibration.offset).sigmoid()
+
+
+def export_onnx(net: FinderNet) -> bytes:
+    """The network, rounded, and its decoding as a serialised ONNX model, N dynamic, its scores as they are.
 
     Raises:
         ExportError: ONNX Runtime and torch disagree.
     """
     config, net = net.config, copy.deepcopy(net).eval()
-    graph = FinderGraph(net, calibration)
+    graph = FinderGraph(net, UNCALIBRATED)
     model = pack_weights(to_onnx(graph, (config.height, config.width), OUTPUT_NAMES), BITS)
     with rounded_weights(net):
         check_against_torch(model, graph, probe_images(config.width, config.height))
     return model
+
+
+def set_calibration(model: bytes, calibration: Calibration) -> bytes:
+    """The same model with calibrated scores."""
+    graph = onnx.load_from_string(model)
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    for name, value in calibration._asdict().items():
+        constants[name].CopyFrom(numpy_helper.from_array(np.array([value], np.float32), name))
+    return graph.SerializeToString()
 
 
 def check_against_torch(model: bytes, graph: FinderGraph, images: npt.NDArray[np.uint8]) -> None:
@@ -148,22 +166,30 @@ def add_finder(bundle: Bundle, net: FinderNet, validation: FrameSet, score: floa
         ExportError: the exported model is not the network.
         BundleError: the bundle cannot be written.
     """
-    config = net.config
-    details = {"width": config.width, "height": config.height, "score": 0.0}
+    details = {"width": net.config.width, "height": net.config.height, "score": 0.0}
+    model = export_onnx(net)
+    finder = open_finder(add_part(bundle, PART, model, details), threads=1, config=FinderConfig(min_score=0.02))
+    assert finder is not None
+    answers = find_all(finder, validation)
+    finder.close()
+    calibration = calibrate(answers)
+    chosen, figures = choose(rescored(answers, calibration), score)
+    model = set_calibration(model, calibration)
+    return add_part(bundle, PART, model, {**details, "score": chosen, "validated": figures})
 
-    def measure(calibration: Calibration) -> tuple[bytes, list[Found]]:
-        model = export_onnx(net, calibration)
-        finder = open_finder(add_part(bundle, PART, model, details), threads=1, config=FinderConfig(min_score=0.02))
-        assert finder is not None
-        answers = find_all(finder, validation)
-        finder.close()
-        return model, answers
 
-    model, answers = measure(calibrate(measure(UNCALIBRATED)[1]))
-    best, figures = best_score(answers)
-    if score is not None:
-        best, figures = score, recall_precision(answers, score)
-    return add_part(bundle, PART, model, {**details, "score": best, "validated": figures})
+def rescored(answers: Sequence[Found], calibration: Calibration) -> list[Found]:
+    """The same with calibrated scores; who was not found stays so."""
+
+    def probabilities(scores: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        return np.where(scores > 0, calibrated(torch.from_numpy(scores), calibration).numpy(), scores)
+
+    return [one._replace(scores=probabilities(one.scores), caught=probabilities(one.caught)) for one in answers]
+
+
+def choose(answers: list[Found], score: float | None) -> tuple[float, dict[str, float]]:
+    """The score, or the best if there is none, with recall and precision there."""
+    return best_score(answers) if score is None else (score, recall_precision(answers, score))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
