@@ -18,7 +18,7 @@ from training.body import TRAINING_BANK, load_body_bank
 from training.datasets.frames import SHARD_SIZE, write_frame_shards
 from training.motion import load_motions, mirror
 from training.synth.__main__ import CLIP_BANK, choose
-from training.synth.frames import FrameMaker
+from training.synth.frames import FrameConfig, FrameMaker
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         bank = load_body_bank(*CLIP_BANK, options.cache) if options.unseen_people else training_bank
         motions = choose(every, options.only, options.exclude)
         both = [*motions, *(mirror(motion, bank) for motion in motions)]
-        maker = FrameMaker(bank, mesh, both, options.seed + options.first_shard)
+        config = FrameConfig(rooms=min(FrameConfig().rooms, options.count))  # no more than there are frames
+        maker = FrameMaker(bank, mesh, both, options.seed + options.first_shard, config)
         size = min(options.count, options.shard_size)
         write_frame_shards(maker, options.out, options.seed, options.count, size, options.first_shard)
     except MetroError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -124,7 +125,8 @@ def main(arguments: list[str] | None = None) -> int:
         if options.crops is not None:
             sample_config = followed(options.occluded) if options.followed else SampleConfig(occluded=options.occluded)
             both = [*motions, *(mirror(motion, bank) for motion in motions)]
-            maker = SampleMaker(bank, mesh, both, options.seed, sample_config)
+            rooms = min(sample_config.rooms, options.crops)  # a few crops need no three hundred of them
+            maker = SampleMaker(bank, mesh, both, options.seed, replace(sample_config, rooms=rooms))
             size = min(count, options.shard_size)
             write_shards(maker, options.out, options.seed, count, size=size, first=options.first_shard)
             print(f"{count / (time.monotonic() - began):.0f} crops a second, one process, drawn by {renderer}")
