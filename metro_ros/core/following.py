@@ -118,7 +118,7 @@ class Everyone:
         it looks on from every crop.
         """
         sight, padding = self._sight, self._sight.padding(config)
-        evidence = detections.scores
+        evidence = detections.scores  # see Sight.is_nobody, proof
         if not alone:  # who is seen whole can be seen better by and by
             evidence = np.where(_cut(detections.boxes, image), evidence, evidence.clip(max=LIKELY))
         unexplained = self._tracker.explain(detections, evidence, image.shape[1], image.shape[0])

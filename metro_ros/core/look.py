@@ -147,7 +147,7 @@ class Sight:
         That is less likely the farther the mesh is from where was looked, and the less it overlaps the box that was
         detected, (4,) left, top, right, bottom, px. Of a model that does not know, the last. proof: see `is_nobody`.
         """
-        if not self.knows:
+        if not self.knows or len(looks) == 1:
             return looks[-1]
         people = [look for look in looks if not self.is_nobody(look, image, config, proof=proof)]
         looks = people or looks

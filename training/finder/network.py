@@ -72,6 +72,8 @@ class Separable(nn.Sequential):
 
 
 class Bottleneck(nn.Module):
+    """Mix channels, look around, and add where it is a residual."""
+
     def __init__(self, channels: int, is_residual: bool) -> None:
         super().__init__()
         self.mix, self.look = Convolution(channels, channels), Separable(channels, channels)

@@ -89,7 +89,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
-        self.rounded = is_rounded(precision, self.device.type)
+        self.bfloat16 = is_rounded(precision, self.device.type)
         self.step, self.seconds = 0, 0.0
         self._photographs: Photographs | None = None
         self._before: FinderNet | None = None
@@ -123,7 +123,7 @@ class Trainer:
         self.net.train()
         self.optimizer.zero_grad(set_to_none=True)
         with rounded_weights(self.net):
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.rounded):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
                 loss = finder_loss(self.net(images), people, images.shape[2], images.shape[1])
                 if self._photographs is not None and self._before is not None:
                     seen = self._photographs.batch(self.step)
