@@ -54,6 +54,8 @@ def test_the_default_model_is_made_without_an_image_on_disk(tmp_path: Path) -> N
     assert all(bundle.part_file(part) is not None for part in ("finder", "pose_detector", "attention"))
     assert "unseen_clips" in bundle.manifest.measured
     assert not (tmp_path / "run" / "crops").exists() and not (tmp_path / "run" / "frames").exists()
+    learned = json.loads((tmp_path / "run" / "people" / "run.json").read_text())["data"][0]["sources"]
+    assert [source["name"] for source in learned][1] == "person_keypoints_photographs"
 
 
 def test_a_hand_is_made_without_an_image_on_disk(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ The body is a tube man, SMPL and MANO are spheres, and the pictures are noise: w
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -24,6 +25,7 @@ from tflite_file import write_pose_network, write_tflite
 from yolox_file import write_yolox
 
 from training.blazepose import BlazePose
+from training.datasets.coco import COCO_17
 from training.finder.network import FinderNet
 from training.hrnet import HRNet
 from training.mesh_files import save_mesh_spec
@@ -32,7 +34,7 @@ from training.shrink import TINY_WIDTH
 
 
 def write_default(folder: Path) -> None:
-    """motions.npz, networks as MediaPipe's modules and YOLOX have them, and a cache with stand-ins for Anny's."""
+    """motions.npz, networks as MediaPipe's modules and YOLOX have them, photographs, a cache of stand-ins."""
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     bank = make_bank()
@@ -56,6 +58,11 @@ def write_default(folder: Path) -> None:
     (folder / "photographs").mkdir(exist_ok=True)
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
     cv2.imwrite(str(folder / "photographs" / "noise.png"), noise)
+    (folder / "people" / "photographs").mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / "people" / "photographs" / "noise.png"), cv2.resize(noise, (80, 60)))
+    person = {"image_id": 0, "bbox": [10, 10, 60, 40], "iscrowd": 0, "keypoints": [40, 30, 2] * len(COCO_17)}
+    people = {"images": [{"id": 0, "file_name": "noise.png"}], "annotations": [person], "categories": []}
+    (folder / "people" / "person_keypoints_photographs.json").write_text(json.dumps(people))
 
 
 def write_hand(folder: Path) -> None:

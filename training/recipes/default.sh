@@ -13,6 +13,9 @@
 # and its pose detector have seen photographs, which no synthetic image makes up for. So has YOLOX.onnx, the yolox_nano.onnx
 # of YOLOX's releases; PHOTOGRAPHS=DIR is a folder of images, labels or not, on which it shall forget nothing.
 #
+# PEOPLE=DIR is what training.photograph_labels wrote: where joints are in photographs and videos of people. They are
+# learned last, beside crops that tell depths.
+#
 # FROM_BUNDLE=DIR begins with the weights of a bundle instead, e.g. metro_ros/models/default. The shipped tokens have
 # learned for four and a half hours behind a smaller backbone before they were given this one; see docs/models/default.md.
 set -euo pipefail
@@ -20,16 +23,17 @@ cd "$(dirname "$0")/../.."
 
 unseen=02_09,01_04,03_02  # recordings to validate on; 02_05 is the demo's
 excluded=02_05,$unseen workers=${POOL_WORKERS:-} pool=(--pool "${POOL:-400000}") frame_pool=(--batch 96) batch=256
-processes=2 crops=64000 shard=500 validated=500 calibrated=2500 followed=2000 clips=12 frames=120
+processes=2 crops=64000 shard=500 validated=500 calibrated=2500 followed=2000 few=16000 clips=12 frames=120
 painted=12000 finder=(--minutes "${FINDER_MINUTES:-40}")
 first=(--minutes "${FIRST_MINUTES:-20}") all=(--minutes "${ALL_MINUTES:-80}") small=() cache=()
+last=(--minutes "${LAST_MINUTES:-30}" --warm-up-steps 60)
 if [ "${1:-}" = --smoke ]; then
   run=${2:-$(mktemp -d)}
   python test/training/write_fixtures.py default "$run/fixtures"
   motions=$run/fixtures/motions.npz modules=$run/fixtures cache=(--cache "$run/fixtures") thin=(--width 0.125)
-  yolox=$run/fixtures/yolox_nano.onnx PHOTOGRAPHS=$run/fixtures/photographs
-  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 followed=4 clips=1 frames=4 painted=8 finder=(--steps 2)
-  first=(--steps 2) all=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
+  yolox=$run/fixtures/yolox_nano.onnx PHOTOGRAPHS=$run/fixtures/photographs PEOPLE=$run/fixtures/people
+  unseen=02_01 excluded=02_01 crops=16 shard=8 validated=4 calibrated=8 followed=4 few=8 clips=1 frames=4 painted=8 finder=(--steps 2)
+  first=(--steps 2) all=(--steps 2) last=(--steps 2) small=(--tiny --batch 4 --validate-every 1)
   pool=(--pool 16 --pool-wait 8) frame_pool=(--batch 4 --pool 8 --wait 4 --rooms 2) batch=4
 else
   motions=${1:?MOTIONS.npz or --smoke} modules=${2:?MODULES} yolox=${3:?YOLOX.onnx} run=${4:-runs/default} thin=()
@@ -94,13 +98,30 @@ if [ -z "$workers" ] || [ ! -e "$run/all/done" ]; then
 fi
 wait
 
-# 4. What it says of its own joints, fitted to other crops that it was not trained on: any, and such as tracks give.
+# 4. What people look like in photographs, whose depths nobody knows: the eyes stay, what is read from them learns.
+trained=$run/all/last.safetensors
+if [ -n "${PEOPLE:-}" ]; then
+  beside=$run/crops
+  if [ -n "$workers" ]; then
+    beside=$run/few && synth --crops "$few" --seed 1 --exclude "$excluded" --out "$beside"
+  fi
+  data=(--data "shards:$beside" --data "coco:$PEOPLE/person_keypoints_photographs.json@0.67")
+  kept=()
+  for part in trunk. top reduce regression landmarks; do kept+=(--freeze "backbone.$part"); done
+  [ -n "${small[*]}" ] || small=(--batch 32)
+  train --stage all --out "$run/people" "${last[@]}" --learning-rate 1.5e-4 --final-learning-rate 1e-6 --ema-decay 0.995 \
+    --devices "$processes" --validation "shards:$run/validation" --start-from "$trained" --edges 50 --normals 2 \
+    "${kept[@]}" --freeze upsampling.
+  trained=$run/people/last.safetensors
+fi
+
+# 5. What it says of its own joints, fitted to other crops that it was not trained on: any, and such as tracks give.
 synth --crops "$calibrated" --seed 5 --only "$unseen" --unseen-people --out "$run/calibration"
 synth --crops "$followed" --followed --seed 6 --only "$unseen" --unseen-people --out "$run/followed"
-python -m training.calibrate --checkpoint "$run/all/last.safetensors" --data "shards:$run/calibration" \
+python -m training.calibrate --checkpoint "$trained" --data "shards:$run/calibration" \
   --data "shards:$run/followed" --out "$run/calibrated.safetensors"
 
-# 5. Who is in a whole image: YOLOX's network, taught on painted frames, and MediaPipe's as it is.
+# 6. Who is in a whole image: YOLOX's network, taught on painted frames, and MediaPipe's as it is.
 frames() { python -m training.finder.frames --motions "$motions" "${cache[@]}" --shard-size "$shard" "$@"; }
 frames --count $((painted / 20 + shard)) --seed 3 --only "$unseen" --unseen-people --out "$run/frames_validation"
 if [ -z "$workers" ]; then
@@ -108,7 +129,7 @@ if [ -z "$workers" ]; then
   finder --frames "$run/frames"
 fi
 
-# 6. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops and ids.
+# 7. The bundle, and in its manifest what it scores as it runs on a robot: frame after frame, by its own crops and ids.
 python -m training.export --checkpoint "$run/calibrated.safetensors" --output "$run/bundle" \
   --info training/recipes/default.json --attention --compact
 python -m training.finder.export --checkpoint "$run/finder/last.safetensors" --bundle "$run/bundle" \
