@@ -131,18 +131,18 @@ def read_images(folder: Path, every: int) -> Iterator[tuple[str, NDArray[np.uint
         expected = "images or videos: " + ", ".join(sorted(IMAGES | VIDEOS))
         raise SourceError(f"photographs in {folder}", expected=expected, got="none")
     for path in paths:
-        count = 0
+        name, count = path.name.replace(".", "_"), 0
         if path.suffix.lower() in IMAGES:
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is not None:
                 count = 1
-                yield path.stem, np.asarray(image, np.uint8)
+                yield name, np.asarray(image, np.uint8)
         else:
             capture = cv2.VideoCapture(str(path))
             while capture.grab():
                 if count % every == 0:
                     _, frame = capture.retrieve()
-                    yield f"{path.stem}_{count:05d}", np.asarray(frame, np.uint8)
+                    yield f"{name}_{count:05d}", np.asarray(frame, np.uint8)
                 count += 1
             capture.release()
         if not count:

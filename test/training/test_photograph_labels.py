@@ -92,7 +92,7 @@ def test_too_little_of_somebody_is_nobody() -> None:
 def _folder(path: Path) -> Path:
     path.mkdir()
     cv2.imwrite(str(path / "b.png"), np.full((300, 200, 3), 90, np.uint8))
-    cv2.imwrite(str(path / "c.jpg"), np.full((300, 200, 3), 30, np.uint8))
+    cv2.imwrite(str(path / "b.jpg"), np.full((300, 200, 3), 30, np.uint8))
     video = cv2.VideoWriter(str(path / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (200, 300))
     for grey in range(0, 250, 50):
         video.write(np.full((300, 200, 3), grey, np.uint8))
@@ -103,7 +103,7 @@ def _folder(path: Path) -> Path:
 
 def test_images_and_every_few_frames_of_videos(tmp_path: Path) -> None:
     found = [(name, round(image.mean() / 10) * 10) for name, image in read_images(_folder(tmp_path / "in"), 2)]
-    assert found == [("a_00000", 0), ("a_00002", 100), ("a_00004", 200), ("b", 90), ("c", 30)]
+    assert found == [("a_avi_00000", 0), ("a_avi_00002", 100), ("a_avi_00004", 200), ("b_jpg", 30), ("b_png", 90)]
 
 
 @pytest.mark.parametrize("name", ["broken.jpg", "broken.mp4"])
@@ -123,16 +123,16 @@ def test_what_is_written_is_a_dataset(tmp_path: Path) -> None:
     assert label(_folder(tmp_path / "in"), out, 2, stand_in, stand_in) == (3, 3)  # type: ignore[arg-type]
     dataset = CocoKeypoints(out / "person_keypoints_photographs.json", out / "photographs")
     assert len(dataset) == 3 and sorted(path.stem for path in (out / "photographs").iterdir()) == [
-        "a_00002",
-        "a_00004",
-        "b",
+        "a_avi_00002",
+        "a_avi_00004",
+        "b_png",
     ]
     sample = dataset[2]
     assert sample.image.shape == (300, 200, 3) and sample.keypoints_px[5].tolist() == [80, 60]
     rows = list(labelled_people(out / "person_keypoints_photographs.json", out / "photographs"))
     assert [len(people) for _, people in rows] == [1, 1, 1]  # it can be evaluated on, too
     stated = json.loads((out / "person_keypoints_photographs.json").read_text())
-    assert stated["images"][2] == {"id": 2, "file_name": "b.jpg", "width": 200, "height": 300}
+    assert stated["images"][2] == {"id": 2, "file_name": "b_png.jpg", "width": 200, "height": 300}
 
 
 @pytest.mark.parametrize("every", ["0", "3"])
