@@ -63,16 +63,15 @@ class Landmarker:
 
     def __call__(self, image: NDArray[np.uint8], start: Square) -> Landmarks | None:
         """Whom the square, or one near to it, shows in an image (H, W, 3) BGR; None for nobody."""
-        square, found = start, None
-        for look in range(_LOOKS):
-            found = self._look(image, square)
-            sure = SURE if look == _LOOKS - 1 else SURE / 2
-            if found.score < sure or not np.isfinite(found.points).all():
+        found = self._look(image, start)
+        for _ in range(_LOOKS - 1):
+            if found.score < SURE / 2 or not np.isfinite(found.points).all():
                 return None
             square = _square_of(found.points)
             if square.side < MIN_SIDE_PX:
                 return None
-        return found
+            found = self._look(image, square)
+        return found if found.score >= SURE and np.isfinite(found.points).all() else None
 
     def _look(self, image: NDArray[np.uint8], square: Square) -> Landmarks:
         scale = square.side / SIZE

@@ -26,9 +26,9 @@ from metro_ros.core.errors import ConfigError, MetroError, SourceError
 from metro_ros.core.prominent import ProminentPeople
 from training.datasets.coco import COCO_17
 from training.landmarker import BODY, Landmarker, Landmarks, Square, open_network
+from training.person_crops import IMAGE_SUFFIXES
 
 NAME = "photographs"
-IMAGES = {".jpg", ".jpeg", ".png"}
 VIDEOS = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".gif"}
 _COCO = (0, 2, 5, 7, 8, 11, 12, 13, 14, 15, 16, 23, 24, 25, 26, 27, 28)
 """COCO's keypoints, in its order, among BlazePose's landmarks."""
@@ -126,13 +126,13 @@ def read_images(folder: Path, every: int) -> Iterator[tuple[str, NDArray[np.uint
 
     Raises SourceError when there is neither, or one cannot be read.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGES | VIDEOS)
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in IMAGE_SUFFIXES | VIDEOS)
     if not paths:
-        expected = "images or videos: " + ", ".join(sorted(IMAGES | VIDEOS))
+        expected = "images or videos: " + ", ".join(sorted(IMAGE_SUFFIXES | VIDEOS))
         raise SourceError(f"photographs in {folder}", expected=expected, got="none")
     for path in paths:
         name, count = path.name.replace(".", "_"), 0
-        if path.suffix.lower() in IMAGES:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
             if image is not None:
                 count = 1

@@ -106,7 +106,7 @@ if [ -n "${PEOPLE:-}" ]; then
     beside=$run/few && synth --crops "$few" --seed 1 --exclude "$excluded" --out "$beside"
   fi
   data=(--data "shards:$beside" --data "coco:$PEOPLE/person_keypoints_photographs.json@0.67")
-  kept=()
+  kept=() resume=(--resume)
   for part in trunk. top reduce regression landmarks; do kept+=(--freeze "backbone.$part"); done
   [ -n "${small[*]}" ] || small=(--batch 32)
   train --stage all --out "$run/people" "${last[@]}" --learning-rate 1.5e-4 --final-learning-rate 1e-6 --ema-decay 0.995 \
