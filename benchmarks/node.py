@@ -82,7 +82,7 @@ def bench_node(width: int, height: int, rate: int, frames: int, folder: Path) ->
         raise MetroError("the node's run is too short", expected=expected, got=len(answered), remedy=f"see {folder}")
     p50, p99 = percentiles([(now_ns - stamp_ns) / 1e6 for now_ns, stamp_ns in counted], 50, 99)
     frame_ms, engine_ms = (np.array(watched[key][WARM:]) for key in ("frame_ms", "engine_ms"))
-    memory = [(frame, mb) for frame, mb in watched["rss_mb"] if frame > WARM]
+    memory = [(frame, mb) for frame, mb in watched["rss_mb"] if frame > WARM] or watched["rss_mb"]  # of a short run
     steady = [(frame, mb) for frame, mb in memory if frame > SETTLED]
     return {
         "width": width,
