@@ -16,7 +16,7 @@ bench: $(DEV) $(BUILT)  ## engines, the node, memory: bench_output/; BENCH="--qu
 	@$(ENV) && python -m benchmarks $(BENCH)
 
 test: $(DEV) $(BUILT)  ## all tests; PYTEST="-k name" chooses
-	@$(ENV) && python -m pytest $(PYTEST)
+	@$(ENV) && scripts/test.sh $(PYTEST)
 
 lint: $(DEV)  ## style, types, package metadata
 	@$(ENV) && ruff check . && ruff format --check . && mypy && python scripts/check_package.py

@@ -15,6 +15,11 @@ from metro_ros.core.bundle import Bundle
 from metro_ros.core.engines.cache import ENVIRONMENT
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: of processes that share a run none is to begin with a recipe when the others end."""
+    items.sort(key=lambda item: "recipe" not in item.path.name)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def a_cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test sees what this machine compiled or measured before; the processes that tests start share theirs."""
