@@ -23,6 +23,9 @@ SCALES = (1.0, 0.75, 1.33)
 no other image follows; in a stream, one each time the detector is asked, in turn."""
 SURE = 1.75
 """Confidence that leaves no doubt that somebody is there, in the model's least."""
+EXPLAINED = 0.5
+"""Of what one network alone detected, the part that an unsure mesh of someone new must reach over: a thing's is a stick
+within it."""
 CUT = 0.03
 """Of a box's longer side: who ends so near to the image's edge is taken to go on beyond it."""
 HEAD = "Head"
@@ -139,11 +142,11 @@ class Everyone:
         more = yield from self._rows(image, camera, [[looks[index].box] for index in again], config)
         twice = dict(zip(again, more, strict=True))
         looks = surest([[look, *twice.get(index, ())] for index, look in enumerate(looks)])
-        people = self._people(looks, proofs, image, config)
+        people = self._people(looks, proofs, detections, likely, image, config)
         if alone and several and not any(people):
             more = yield from self._rows(image, camera, [[look.box for look in row] for row in rows], config)
             looks = surest([*row, *after] for row, after in zip(rows, more, strict=True))
-            people = self._people(looks, proofs, image, config)
+            people = self._people(looks, proofs, detections, likely, image, config)
         somebody = [number for number, is_somebody in enumerate(people) if is_somebody]
         new = self._tracker.match([looks[number] for number in somebody], config, detected=True)
         for number in sorted((somebody[index] for index in new), key=lambda number: -looks[number].body.sure):
@@ -151,11 +154,24 @@ class Everyone:
             self._tracker.add(looks[number], score, config, proofs[number])
 
     def _people(
-        self, looks: Sequence[Look], proofs: Sequence[float], image: npt.NDArray[np.uint8], config: EstimatorConfig
+        self,
+        looks: Sequence[Look],
+        proofs: Sequence[float],
+        detections: Detections,
+        rows: Sequence[int],
+        image: npt.NDArray[np.uint8],
+        config: EstimatorConfig,
     ) -> list[bool]:
-        """Which looks show somebody. proofs: see Sight.is_nobody."""
-        pairs = zip(looks, proofs, strict=True)
-        return [not self._sight.is_nobody(look, image, config, proof=proof) for look, proof in pairs]
+        """Which looks show somebody. proofs: see Sight.is_nobody; rows: of the detections that led to them."""
+        sure = SURE * self._sight.least_confidence(config)
+        explained = _within(detections.boxes[rows], looks, image)
+        if detections.wholes is not None:  # another network saw whom it tells the whole of
+            explained[np.isfinite(detections.wholes[rows]).all(axis=1)] = 1
+        return [
+            not self._sight.is_nobody(look, image, config, proof=proof)
+            and (look.body.sure >= sure or part >= EXPLAINED)
+            for look, proof, part in zip(looks, proofs, explained, strict=True)
+        ]
 
     def _rows(
         self,
@@ -179,6 +195,18 @@ def _crops(detections: Detections, index: int, padding: float, scales: Sequence[
     if detections.wholes is not None and np.isfinite(detections.wholes[index]).all():
         boxes.append(box_around(detections.wholes[index], padding))
     return [Box(box.cx, box.cy, scale * box.size) for box in boxes for scale in scales]
+
+
+def _within(
+    boxes: npt.NDArray[np.float32], looks: Sequence[Look], image: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.float64]:
+    """(N,), the part of what boxes (N, 4) show of the image that lies within the bounds of their meshes."""
+    edges = np.array((image.shape[1], image.shape[0]) * 2) - 0.5
+    boxes = boxes.clip(-0.5, edges)
+    bounds = np.array([look.bounds for look in looks]).reshape(-1, 4)
+    shared = np.minimum(boxes[:, 2:], bounds[:, 2:]) - np.maximum(boxes[:, :2], bounds[:, :2])
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.asarray(shared.clip(min=0).prod(axis=1) / areas.clip(min=1e-9), np.float64)
 
 
 def _cut(boxes: npt.NDArray[np.float32], image: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:

@@ -272,6 +272,25 @@ def test_who_is_certainly_there_is_believed_where_no_image_can_show_more(tmp_pat
     assert (seen(0.8), seen(0.4)) == (1, 0), "of a confidence of 0.43, where a detector doubts"
 
 
+@pytest.mark.parametrize("stamp", [None, 0.0], ids=["alone", "in a stream"])
+def test_an_unsure_mesh_that_is_less_than_half_of_what_was_detected_is_nobody(
+    calibrated_bundle: Bundle, stamp: float | None
+) -> None:
+    """All are seen with a confidence of a half."""
+    engine = open_engine(calibrated_bundle, "onnxruntime", threads=1)
+
+    def seen(least: float, detected_px: float, agreed: bool = False) -> int:
+        found = boxes_of((320, detected_px))
+        found = Detections(found.boxes, found.scores, found.boxes if agreed else np.full_like(found.boxes, np.nan))
+        estimator = Estimator(calibrated_bundle, engine, EstimatorConfig(min_confidence=least))
+        return len(estimator(scene((320, 160)), CAMERA, stamp, found))
+
+    assert (seen(0.4, 170), seen(0.4, 210), seen(0.4, 240)) == (1, 1, 0), "0.89, 0.58 and 0.44 of it"
+    assert seen(0.4, 150) == 1, "who shows more than was detected is somebody"
+    assert seen(0.2, 240) == 1, "a sure one, too"
+    assert seen(0.4, 240, agreed=True) == 1, "and whom two networks see"
+
+
 def test_a_detection_of_nothing_is_nobody(estimator: Estimator) -> None:
     assert estimator(scene(), CAMERA, 0.0, boxes_of((300, 200))) == []
     outside = Detections(np.array(((-500.0, -500, -400, -400), (0, 0, 2, 2))), np.ones(2))
