@@ -6,6 +6,10 @@ cd "$(dirname "$0")/.."
 
 if [ $# -gt 0 ]; then exec python -m pytest "$@"; fi
 failed=0
-OMP_NUM_THREADS=1 python -m pytest test/training -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder || failed=1
-python -m pytest --ignore test/training || failed=1
+run() {
+  python -m pytest "$@" || failed=$?
+  [ $failed -ne 2 ] || exit 2  # interrupted
+}
+OMP_NUM_THREADS=1 run test/training -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+run --ignore test/training
 exit $failed

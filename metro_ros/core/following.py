@@ -23,9 +23,9 @@ SCALES = (1.0, 0.75, 1.33)
 no other image follows; in a stream, one each time the detector is asked, in turn."""
 SURE = 1.75
 """Confidence that leaves no doubt that somebody is there, in the model's least."""
-EXPLAINED = 0.5
-"""Of what one network alone detected, the part that an unsure mesh of someone new must reach over: a thing's is a stick
-within it."""
+LEAST_COVERED = 0.5
+"""Of a box that one network alone detected, the part within the bounds of the mesh, unless that is sure: on a thing it
+is a stick."""
 CUT = 0.03
 """Of a box's longer side: who ends so near to the image's edge is taken to go on beyond it."""
 HEAD = "Head"
@@ -164,13 +164,13 @@ class Everyone:
     ) -> list[bool]:
         """Which looks show somebody. proofs: see Sight.is_nobody; rows: of the detections that led to them."""
         sure = SURE * self._sight.least_confidence(config)
-        explained = _within(detections.boxes[rows], looks, image)
+        covered = _within(detections.boxes[rows], looks, image)
         if detections.wholes is not None:  # another network saw whom it tells the whole of
-            explained[np.isfinite(detections.wholes[rows]).all(axis=1)] = 1
+            covered[np.isfinite(detections.wholes[rows]).all(axis=1)] = 1
         return [
             not self._sight.is_nobody(look, image, config, proof=proof)
-            and (look.body.sure >= sure or part >= EXPLAINED)
-            for look, proof, part in zip(looks, proofs, explained, strict=True)
+            and (look.body.sure >= sure or part >= LEAST_COVERED)
+            for look, proof, part in zip(looks, proofs, covered, strict=True)
         ]
 
     def _rows(
