@@ -37,10 +37,14 @@ def save_tree(tree: Mapping[str, Any], path: str | Path) -> None:
 
 
 def load_tree(path: str | Path, device: str = "cpu") -> dict[str, Any]:
-    """What `save_tree` wrote. Raises ConfigError when the file is none of its, missing or damaged."""
+    """What `save_tree` wrote, whole also while a run replaces it by the next one.
+
+    Raises ConfigError when the file is none of its, missing or damaged.
+    """
     what = f"cannot read {path}"
     try:
-        with safe_open(path, framework="pt", device=device) as file:
+        # safetensors opens the file twice, for its header and for what that tells of: the path may be another file by then.
+        with open(path, "rb") as held, safe_open(f"/dev/fd/{held.fileno()}", framework="pt", device=device) as file:
             metadata = file.metadata() or {}
             if _TREE not in metadata:
                 raise ConfigError(what, expected="a checkpoint of this project", got="another safetensors file")

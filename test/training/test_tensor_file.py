@@ -1,6 +1,9 @@
 """Trees of tensors on disk."""
 
 import json
+import multiprocessing
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -33,6 +36,34 @@ def test_tensors_that_share_memory_are_all_kept(tmp_path: Path) -> None:
     loaded = load_tree(tmp_path / "x.safetensors")
     assert torch.equal(loaded["b"], whole[2:4])
     assert torch.equal(loaded["c"], whole.view(2, 3).T)
+
+
+def replace_for_ever(path: Path, by: list[Path]) -> None:
+    while True:
+        for file in by:
+            os.link(file, path.with_suffix(".next"))
+            path.with_suffix(".next").replace(path)
+
+
+def test_a_file_that_is_replaced_meanwhile_is_read_as_it_was_or_is(tmp_path: Path) -> None:
+    """As last.safetensors is while a run goes on."""
+    path, sizes = tmp_path / "last.safetensors", (1, 3000)
+    for size in sizes:
+        save_tree({"size": size, "values": torch.full((size,), size)}, tmp_path / f"{size}.safetensors")
+    save_tree({"size": 0, "values": torch.zeros(0)}, path)
+    files = [tmp_path / f"{size}.safetensors" for size in sizes]
+    writer = multiprocessing.get_context("spawn").Process(target=replace_for_ever, args=(path, files), daemon=True)
+    writer.start()
+    try:
+        seen, deadline = set[int](), time.monotonic() + 60
+        while not seen.issuperset(sizes):
+            assert time.monotonic() < deadline
+            for _ in range(1000):
+                tree = load_tree(path)
+                seen.add(tree["size"])
+                assert torch.equal(tree["values"], torch.full((tree["size"],), tree["size"]))
+    finally:
+        writer.kill()
 
 
 def test_what_cannot_be_read_back_is_not_written(tmp_path: Path) -> None:
