@@ -43,7 +43,7 @@ def load_tree(path: str | Path, device: str = "cpu") -> dict[str, Any]:
     """
     what = f"cannot read {path}"
     try:
-        # safetensors opens the file twice, for its header and for what that tells of: the path may be another file by then.
+        # safetensors opens its file twice, for the header and what that tells of; by then the path may be another file.
         with open(path, "rb") as held, safe_open(f"/dev/fd/{held.fileno()}", framework="pt", device=device) as file:
             metadata = file.metadata() or {}
             if _TREE not in metadata:
