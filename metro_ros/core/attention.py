@@ -11,6 +11,7 @@ from metro_ros.core.bundle import Bundle
 from metro_ros.core.camera import weak_perspective_px
 from metro_ros.core.crop import Box, crop_image
 from metro_ros.core.engines import Output
+from metro_ros.core.engines.onnxruntime import session_options
 from metro_ros.core.errors import BundleError, ConfigError, EngineError
 from metro_ros.core.mirror import mirror_output
 
@@ -142,9 +143,7 @@ def _open(path: Path) -> Any:
         raise EngineError(
             "the attention view needs onnxruntime", got="not installed", remedy="pip install onnxruntime"
         ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal; what it logs as an error, it raises too
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), session_options(None), providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exception types share no public base
         raise EngineError(f"onnxruntime cannot load {path}", got=error) from error

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metro_ros.core.engines import openvino
+from metro_ros.core.engines.onnxruntime import session_options
 from metro_ros.core.errors import BundleError, EngineError
 
 OUTPUT_NAMES = ("boxes", "scores")
@@ -68,9 +69,7 @@ def _open_onnxruntime(
 ) -> Session:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal; what it logs as an error, it raises too
-    options.intra_op_num_threads = threads or 0
+    options = session_options(threads)
     try:
         session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its own exception types share no public base

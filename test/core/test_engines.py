@@ -2,6 +2,7 @@ import dataclasses
 import logging
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,19 @@ def test_an_answer_is_not_overwritten_by_the_next(tiny_bundle: Bundle, name: str
     before = first.camera.copy()
     engine.infer(crops(2)[1:])
     np.testing.assert_array_equal(first.camera, before)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_an_engine_that_has_answered_rests(tiny_bundle: Bundle, name: str) -> None:
+    """The cores are the next network's, and other processes'."""
+    engine = open_engine(tiny_bundle, name, threads=4)
+    used_s = []
+    for _ in range(3):
+        engine.infer(crops(4))
+        before = time.process_time()
+        time.sleep(0.05)
+        used_s.append(time.process_time() - before)
+    assert min(used_s) < 0.02
 
 
 @pytest.mark.parametrize("name", ENGINES)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from metro_ros.core.engines.onnxruntime import session_options
 from metro_ros.core.errors import ConfigError, EngineError
 
 TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -98,9 +99,7 @@ def class_names(text: str) -> Mapping[int, str] | None:
 def _load(path: Path, threads: int | None) -> Any:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # fatal; what it logs as an error, it raises too
-    options.intra_op_num_threads = threads or 0
+    options = session_options(threads)
     providers = [name for name in PROVIDERS if name in onnxruntime.get_available_providers()]
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=providers)

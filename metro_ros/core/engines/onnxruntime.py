@@ -27,6 +27,21 @@ def version() -> str:
     return onnxruntime.__version__
 
 
+def session_options(threads: int | None) -> Any:
+    """Options of a session that shares the processor. threads: of its pool; None for as many as there are cores.
+
+    By default the pool spins for a while after every run, on the cores that the next network, another process or the
+    network that is timed beside it would need. Raises ImportError when the library is not installed.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # fatal; what it logs as an error, it raises too
+    options.intra_op_num_threads = threads or 0
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 class OnnxRuntimeEngine(Engine):
     """A session with one thread pool of `threads`, or as many as there are cores.
 
@@ -61,14 +76,6 @@ class OnnxRuntimeEngine(Engine):
         self._outputs = [*OUTPUT_NAMES, *(name for name in names if name in OPTIONAL_NAMES)]
         self._input = self._session.get_inputs()[0].name
 
-    def _options(self) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # fatal; what it logs as an error, it raises too
-        options.intra_op_num_threads = self.threads or 0
-        return options
-
     def _start(self, model: str | bytes, options: Any) -> Any:
         import onnxruntime
 
@@ -81,7 +88,7 @@ class OnnxRuntimeEngine(Engine):
         optimised = cache.recall(self._cached)
         if optimised is None:
             return None
-        options = self._options()
+        options = session_options(self.threads)
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return self._start(optimised, options)
@@ -96,7 +103,7 @@ class OnnxRuntimeEngine(Engine):
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 optimised = Path(scratch) / "optimised.onnx"
-                options = self._options()
+                options = session_options(self.threads)
                 options.optimized_model_filepath = str(optimised)
                 session = self._start(str(self._file), options)
                 cache.store(self._cached, optimised.read_bytes())
@@ -104,7 +111,7 @@ class OnnxRuntimeEngine(Engine):
         except Exception:  # a full disk, or the model itself: the next attempt tells
             pass
         try:
-            return self._start(str(self._file), self._options())
+            return self._start(str(self._file), session_options(self.threads))
         except Exception as error:
             raise EngineError(f"{self.name} cannot load {self._file}", got=error) from error
 
