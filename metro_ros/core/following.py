@@ -23,9 +23,9 @@ SCALES = (1.0, 0.75, 1.33)
 no other image follows; in a stream, one each time the detector is asked, in turn."""
 SURE = 1.75
 """Confidence that leaves no doubt that somebody is there, in the model's least."""
-LEAST_COVERED = 0.5
-"""Of a box that one network alone detected, the part within the bounds of the mesh, unless that is sure: on a thing it
-is a stick."""
+STICK, LEAST_COVERED = 0.3, 0.5
+"""On a thing an unsure mesh is a stick: narrower than this, in its length, and within its bounds is less than this part
+of a box that one network alone detected."""
 CUT = 0.03
 """Of a box's longer side: who ends so near to the image's edge is taken to go on beyond it."""
 HEAD = "Head"
@@ -164,13 +164,12 @@ class Everyone:
     ) -> list[bool]:
         """Which looks show somebody. proofs: see Sight.is_nobody; rows: of the detections that led to them."""
         sure = SURE * self._sight.least_confidence(config)
-        covered = _within(detections.boxes[rows], looks, image)
+        sticks = _narrow(looks) & (_within(detections.boxes[rows], looks, image) < LEAST_COVERED)
         if detections.wholes is not None:  # another network saw whom it tells the whole of
-            covered[np.isfinite(detections.wholes[rows]).all(axis=1)] = 1
+            sticks &= ~np.isfinite(detections.wholes[rows]).all(axis=1)
         return [
-            not self._sight.is_nobody(look, image, config, proof=proof)
-            and (look.body.sure >= sure or part >= LEAST_COVERED)
-            for look, proof, part in zip(looks, proofs, covered, strict=True)
+            not self._sight.is_nobody(look, image, config, proof=proof) and (look.body.sure >= sure or not stick)
+            for look, proof, stick in zip(looks, proofs, sticks, strict=True)
         ]
 
     def _rows(
@@ -195,6 +194,13 @@ def _crops(detections: Detections, index: int, padding: float, scales: Sequence[
     if detections.wholes is not None and np.isfinite(detections.wholes[index]).all():
         boxes.append(box_around(detections.wholes[index], padding))
     return [Box(box.cx, box.cy, scale * box.size) for box in boxes for scale in scales]
+
+
+def _narrow(looks: Sequence[Look]) -> npt.NDArray[np.bool_]:
+    """(N,), of which looks the mesh is as narrow as a stick in the image."""
+    bounds = np.array([look.bounds for look in looks]).reshape(-1, 4)
+    sides = bounds[:, 2:] - bounds[:, :2]
+    return np.asarray(sides.min(axis=1) < STICK * sides.max(axis=1), np.bool_)
 
 
 def _within(
