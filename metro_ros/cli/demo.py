@@ -23,6 +23,8 @@ BAG, OVERLAY, SHEET, SUMMARY, LOGS = "bag", "overlay.mp4", "contact_sheet.png", 
 IMAGE, PEOPLE, TOPOLOGY = "/image", "/metro/people", "/metro/topology"
 FOLLOWING = ("/metro/people", "/metro/joints", "/metro/mesh")
 """Topics that answer every image."""
+MANY_DROPPED = 0.1
+"""Part of the images from which on the figures speak of the machine rather than of the model."""
 START_S, END_S = 60.0, 10.0
 """How long the node may take to come up, and to answer the last image."""
 
@@ -145,6 +147,7 @@ def table(summary: dict[str, Any], clip: Clip, bundle: Bundle) -> list[str]:
     rows = [
         ("images played", f"{summary['frames_in']} ({clip.camera.width}x{clip.camera.height})"),
         ("answered", f"{summary['frames_out']} ({summary['fps']:.1f} a second; {summary['dropped']} dropped)"),
+        *_advice(summary),
         ("camera to people", latency),
         ("people found", f"{summary['bodies'] - summary['lost']} of {summary['bodies']}, image by image"),
         (
@@ -162,6 +165,14 @@ def table(summary: dict[str, Any], clip: Clip, bundle: Bundle) -> list[str]:
     width = max(len(name) for name, _ in rows)
     line = "-" * 78
     return [line, *(f"{name:<{width}}  {value}" for name, value in rows), line, *model_statement(bundle.manifest)]
+
+
+def _advice(summary: dict[str, Any]) -> list[tuple[str, str]]:
+    """A row for a machine that does not keep up with the camera, else none."""
+    if summary["dropped"] <= MANY_DROPPED * summary["frames_in"]:
+        return []
+    slower = max(0.8 * summary["fps"], 1)
+    return [("too slow for that", f"dropped images count as missed; try metro-ros demo --rate {slower:.0f}")]
 
 
 def _clear(output: Path) -> None:

@@ -12,7 +12,9 @@ from rosbags.highlevel import AnyReader
 from tiny_clip import FRAMES
 
 from metro_ros.cli.bags import open_bag
+from metro_ros.cli.demo import table
 from metro_ros.core.bundle import Bundle
+from metro_ros.core.clip import load_clip
 from metro_ros.core.errors import SourceError
 
 FIELDS = {
@@ -47,6 +49,17 @@ def test_the_summary_has_every_figure(played: tuple[Path, str]) -> None:
     assert (summary["id_switches"], summary["clips_kept"]) == (0, 1) and "everyone kept one id" in said
     assert 0 < summary["latency_ms_p50"] <= summary["latency_ms_p99"]
     assert f"{summary['mpjpe_mm']:.0f} mm" in said and "Limits:" in said
+
+
+def test_a_machine_that_does_not_keep_up_is_told_a_rate(
+    played: tuple[Path, str], tiny_bundle: Bundle, clip: Path
+) -> None:
+    summary = json.loads((played[0] / "summary.json").read_text())
+    for dropped, fps, told in ((10, 9, False), (11, 9, True), (90, 0.5, True)):
+        said = "\n".join(
+            table({**summary, "frames_in": 100, "dropped": dropped, "fps": fps}, load_clip(clip), tiny_bundle)
+        )
+        assert (f"--rate {max(round(0.8 * fps), 1)}" in said) == told
 
 
 def test_pictures_are_written(played: tuple[Path, str]) -> None:
