@@ -16,8 +16,9 @@ from metro_ros.core.engines.cache import ENVIRONMENT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest first: of processes that share a run none is to begin with a recipe when the others end."""
-    items.sort(key=lambda item: "recipe" not in item.path.name)
+    """The longest files first: of processes that share a run none is to begin with one of them when the others end."""
+    longest = ("recipe", "test_train.")
+    items.sort(key=lambda item: [name not in item.path.name for name in longest])
 
 
 @pytest.fixture(scope="session", autouse=True)
