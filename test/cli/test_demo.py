@@ -55,11 +55,12 @@ def test_a_machine_that_does_not_keep_up_is_told_a_rate(
     played: tuple[Path, str], tiny_bundle: Bundle, clip: Path
 ) -> None:
     summary = json.loads((played[0] / "summary.json").read_text())
-    for dropped, fps, told in ((10, 9, False), (11, 9, True), (90, 0.5, True)):
-        said = "\n".join(
-            table({**summary, "frames_in": 100, "dropped": dropped, "fps": fps}, load_clip(clip), tiny_bundle)
-        )
-        assert (f"--rate {max(round(0.8 * fps), 1)}" in said) == told
+    said = []
+    for dropped, fps in ((10, 9), (11, 9), (90, 0.5)):
+        figures = {**summary, "frames_in": 100, "dropped": dropped, "fps": fps}
+        said.append("\n".join(table(figures, load_clip(clip), tiny_bundle)))
+    assert "--rate" not in said[0]
+    assert "--rate 7\n" in said[1] and "--rate 1\n" in said[2]
 
 
 def test_pictures_are_written(played: tuple[Path, str]) -> None:
